@@ -1,0 +1,343 @@
+"""READ THIS FIRST: builds every object with plain constructors, starts and stops the named tasks in order.
+
+    store ─▶ ledger, reader ─▶ services ─▶ rpc: the three ports
+                 │                 ▲
+                 ▼                 │ rows, wake-ups
+             executor ─▶ processes (zygote, shepherds)
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flyteidl2.actions.actions_service_connect import ActionsServiceASGIApplication
+from flyteidl2.auth.auth_service_connect import AuthMetadataServiceASGIApplication
+from flyteidl2.auth.identity_connect import IdentityServiceASGIApplication
+from flyteidl2.cluster.service_connect import ClusterServiceASGIApplication
+from flyteidl2.dataproxy.dataproxy_service_connect import DataProxyServiceASGIApplication
+from flyteidl2.imagebuilder.service_connect import ImageServiceASGIApplication
+from flyteidl2.project.project_service_connect import ProjectServiceASGIApplication
+from flyteidl2.secret.secret_connect import SecretServiceASGIApplication
+from flyteidl2.task.task_service_connect import TaskServiceASGIApplication
+from flyteidl2.workflow.queue_service_connect import QueueServiceASGIApplication
+from flyteidl2.workflow.run_service_connect import RunServiceASGIApplication
+from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
+
+from flyte_manager import __version__
+from flyte_manager.banner import Endpoint, Facts, banner
+from flyte_manager.blobs.directory import Directory
+from flyte_manager.blobs.keys import load_key
+from flyte_manager.blobs.signed import Signer
+from flyte_manager.config import Settings
+from flyte_manager.domain.actions import Action
+from flyte_manager.domain.ids import ActionId
+from flyte_manager.executor.admission import Admission
+from flyte_manager.executor.controller import Controller
+from flyte_manager.executor.launching import Launching
+from flyte_manager.executor.outcome import Outcomes
+from flyte_manager.executor.plans import Plans
+from flyte_manager.executor.reconcile import Reconciler
+from flyte_manager.ledger.ledger import Ledger
+from flyte_manager.ledger.projects import Projects
+from flyte_manager.ledger.wakeups import Wakeups
+from flyte_manager.ledger.watch import Reader
+from flyte_manager.processes.environment import Interpreter, find_interpreter, listed_environment
+from flyte_manager.processes.runtime import Processes
+from flyte_manager.rpc.blobs import BlobRoutes
+from flyte_manager.rpc.edge import ConnectApp, Edge, connect_app
+from flyte_manager.rpc.gate import Gate
+from flyte_manager.rpc.routes import build_app
+from flyte_manager.rpc.server import Listener, Servers, run
+from flyte_manager.services.actions import ActionsService
+from flyte_manager.services.auth_metadata import AuthMetadataService
+from flyte_manager.services.cluster import ClusterService
+from flyte_manager.services.dataproxy import DataProxyService
+from flyte_manager.services.enqueue import Enqueue
+from flyte_manager.services.identity import IdentityService, os_user
+from flyte_manager.services.image import ImageService
+from flyte_manager.services.project import ProjectService
+from flyte_manager.services.queue import QueueService
+from flyte_manager.services.run import RunService
+from flyte_manager.services.run_orders import RunOrders
+from flyte_manager.services.secret import SecretService
+from flyte_manager.services.state import StateService
+from flyte_manager.services.task import TaskService
+from flyte_manager.store.engine import Database
+from flyte_manager.store.vault import Vault
+
+log = logging.getLogger(__name__)
+
+ALIASES: Mapping[str, str] = {
+    "/flyteidl2.workflow.RunService/GetRun": "/flyteidl2.workflow.RunService/GetRunDetails",
+}
+SECOND_INTERRUPT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Middle:
+    """What services and executor share."""
+
+    database: Database
+    ledger: Ledger
+    reader: Reader
+    projects: Projects
+    blobs: Directory
+    vault: Vault
+    signer: Signer
+
+
+def serve(settings: Settings) -> int:
+    """Runs the manager until it is told to stop; the exit code. Raises a Refusal when it can't start."""
+    return run(_serve(settings, started=_process_start()))
+
+
+async def _serve(settings: Settings, *, started: float) -> int:
+    interrupts = _Interrupts()
+    async with AsyncExitStack() as stack:
+        database = Database.open(settings.database.sqlite.file, clock=_now)
+        stack.callback(database.close)
+        folder = _instance_folder(settings, database)
+        middle = _middle(database, folder)
+        await middle.projects.seed()
+        interpreter = await asyncio.to_thread(
+            find_interpreter, settings.embedded.python or None, os.environ, Path(sys.executable)
+        )
+        controller: Controller[ActionId]
+        processes = Processes(
+            root=folder / "attempts",
+            python=interpreter.python,
+            base_env=listed_environment(os.environ, settings.embedded.pass_env),
+            wake=lambda attempt: controller.enqueue(attempt.action),
+            warm=settings.embedded.warm,
+            clock=_now,
+        )
+        stopping = asyncio.Event()
+        servers = Servers(_listeners(settings, middle, processes, stopping), stopping=stopping)
+        await servers.start()
+        stack.push_async_callback(servers.stop)
+        endpoint = _task_endpoint(settings, servers)
+        controller = _executor(settings, middle, processes, interpreter=interpreter, endpoint=endpoint)
+        stack.push_async_callback(processes.stop_serving)
+        await processes.start()
+        for attempt in await processes.alive():
+            controller.enqueue(attempt.action)
+        operator = asyncio.create_task(controller.run(), name="executor")
+        stack.push_async_callback(_cancelled, operator)
+        print(banner(_facts(settings, servers, interpreter, processes, folder, started)), flush=True)
+        await interrupts.until_stopped(operator, lambda: _running(middle), lambda: _abort_all(middle))
+        # streams and unary calls end before the zygote and the executor do
+        await servers.stop()
+    return 0
+
+
+def _middle(database: Database, folder: Path) -> Middle:
+    wakeups = Wakeups()
+    return Middle(
+        database=database,
+        ledger=Ledger(database, wakeups, _now),
+        reader=Reader(database, wakeups),
+        projects=Projects(database, _now, create_on_write=True),
+        blobs=Directory(folder / "blobs"),
+        vault=Vault(database, load_key(folder / "secrets.key"), _now),
+        signer=Signer(load_key(folder / "urls.key"), _now),
+    )
+
+
+def _executor(
+    settings: Settings, middle: Middle, processes: Processes, *, interpreter: Interpreter, endpoint: str
+) -> Controller[ActionId]:
+    admission = Admission(
+        cpu=settings.embedded.cpu or float(len(os.sched_getaffinity(0))),
+        memory=settings.embedded.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        wake=lambda action: controller.enqueue(action),
+    )
+    python = str(interpreter.python)
+    reconciler = Reconciler(
+        reader=middle.reader,
+        ledger=middle.ledger,
+        runtime=processes,
+        admission=admission,
+        plans=Plans(middle.reader),
+        launching=Launching(middle.vault, endpoint, f"{python} (flyte {interpreter.sdk_version})"),
+        outcomes=Outcomes(middle.blobs, python),
+        clock=_now,
+    )
+    controller = Controller(reconciler.reconcile, reconciler.list_all)
+
+    def changed(action: Action) -> None:
+        admission.track(action)
+        controller.enqueue(action.id)
+
+    middle.ledger.listen(changed)
+    return controller
+
+
+def _listeners(
+    settings: Settings, middle: Middle, processes: Processes, stopping: asyncio.Event
+) -> Sequence[Listener]:
+    services = _services(middle, processes, Edge(stopping=stopping))
+    blobs = BlobRoutes(middle.signer, middle.blobs).routes()
+    allowed = settings.server.allowed_hosts
+    runs, queue = settings.manager.runs_service, settings.manager.queue_service
+
+    async def ready() -> str | None:
+        await middle.database.ping()
+        return None
+
+    api = Gate(build_app(services, blobs, ready=ready, aliases=ALIASES), allowed_hosts=allowed)
+    health = Gate(build_app([], ready=ready), allowed_hosts=allowed)
+    health_port = settings.manager.executor.health_probe_port
+    return [
+        Listener("runs", runs.host, runs.port, api, "manager.runsService.port"),
+        Listener("queue", queue.host, queue.port, api, "manager.queueService.port"),
+        Listener("health", runs.host, health_port, health, "manager.executor.healthProbePort"),
+    ]
+
+
+def _services(middle: Middle, processes: Processes, edge: Edge) -> Sequence[ConnectApp]:
+    reader, ledger, projects = middle.reader, middle.ledger, middle.projects
+    enqueue = Enqueue(ledger, middle.blobs)
+    data = DataProxyService(
+        projects=projects, blobs=middle.blobs, signer=middle.signer, database=middle.database, logs=processes
+    )
+    orders = RunOrders(reader, projects, middle.blobs)
+    user, full_name = os_user()
+    return [
+        connect_app(RunServiceASGIApplication, RunService(reader=reader, ledger=ledger, orders=orders, data=data), edge=edge),
+        connect_app(StateServiceASGIApplication, StateService(reader, ledger), edge=edge),
+        connect_app(QueueServiceASGIApplication, QueueService(ledger, enqueue), edge=edge),
+        connect_app(ActionsServiceASGIApplication, ActionsService(reader, ledger, enqueue, _now), edge=edge),
+        connect_app(DataProxyServiceASGIApplication, data, edge=edge),
+        connect_app(ClusterServiceASGIApplication, ClusterService(), edge=edge),
+        connect_app(
+            TaskServiceASGIApplication,
+            TaskService(projects=projects, database=middle.database, clock=_now),
+            edge=edge,
+        ),
+        connect_app(ProjectServiceASGIApplication, ProjectService(projects, _now), edge=edge),
+        connect_app(SecretServiceASGIApplication, SecretService(projects, middle.vault), edge=edge),
+        connect_app(ImageServiceASGIApplication, ImageService(), edge=edge),
+        connect_app(IdentityServiceASGIApplication, IdentityService(user, full_name), edge=edge),
+        connect_app(AuthMetadataServiceASGIApplication, AuthMetadataService(), edge=edge),
+    ]
+
+
+def _instance_folder(settings: Settings, database: Database) -> Path:
+    """`<data dir>/<instance id>`, which says in file `database` whose it is."""
+    folder = settings.data_dir.absolute() / database.instance_id
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "database").write_text(f"{settings.database.sqlite.file.absolute()}\n")
+    return folder
+
+
+def _task_endpoint(settings: Settings, servers: Servers) -> str:
+    return Endpoint(settings.manager.runs_service.host, servers.port_of("runs")).authority
+
+
+def _facts(
+    settings: Settings,
+    servers: Servers,
+    interpreter: Interpreter,
+    processes: Processes,
+    folder: Path,
+    started: float,
+) -> Facts:
+    runs, queue = settings.manager.runs_service, settings.manager.queue_service
+    return Facts(
+        version=__version__,
+        api=Endpoint(runs.host, servers.port_of("runs")),
+        queue=Endpoint(queue.host, servers.port_of("queue")),
+        health=Endpoint(runs.host, servers.port_of("health")),
+        database=settings.database.sqlite.file.absolute(),
+        data_dir=folder,
+        mode="embedded",
+        why="tasks run as processes of this machine",
+        interpreter=interpreter.python,
+        sdk_version=interpreter.sdk_version,
+        start=processes.warm_status,
+        seconds=time.time() - started,
+    )
+
+
+class _Interrupts:
+    """SIGTERM ends at once. SIGINT with tasks running asks for a second one, which aborts their runs."""
+
+    def __init__(self) -> None:
+        self._interrupted = asyncio.Event()
+        self._terminated = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._interrupted.set)
+        loop.add_signal_handler(signal.SIGTERM, self._terminated.set)
+
+    async def until_stopped(
+        self,
+        operator: "asyncio.Task[None]",
+        running: Callable[[], Awaitable[int]],
+        abort_all: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Returns when it is time to end; raises what the executor raised."""
+        waits = [
+            asyncio.create_task(self._terminated.wait(), name="terminated"),
+            asyncio.create_task(self._interrupt(running, abort_all), name="interrupted"),
+        ]
+        done, _ = await asyncio.wait([operator, *waits], return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if operator in done:
+            operator.result()
+
+    async def _interrupt(
+        self, running: Callable[[], Awaitable[int]], abort_all: Callable[[], Awaitable[None]]
+    ) -> None:
+        await self._interrupted.wait()
+        count = await running()
+        if not count:
+            return
+        self._interrupted.clear()
+        tasks = "1 task goes on" if count == 1 else f"{count} tasks go on"
+        print(
+            f"\n{tasks}; start again to adopt them; Ctrl-C again within {SECOND_INTERRUPT_SECONDS:g} s aborts them",
+            flush=True,
+        )
+        try:
+            async with asyncio.timeout(SECOND_INTERRUPT_SECONDS):
+                await self._interrupted.wait()
+        except TimeoutError:
+            return
+        await abort_all()
+        deadline = time.monotonic() + SECOND_INTERRUPT_SECONDS + 2
+        while await running() and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+
+
+async def _running(middle: Middle) -> int:
+    return sum(action.phase.name == "RUNNING" for action in await middle.reader.live())
+
+
+async def _abort_all(middle: Middle) -> None:
+    for run_id in {action.id.run for action in await middle.reader.live()}:
+        await middle.ledger.abort_run(run_id, "the manager was interrupted")
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _process_start() -> float:
+    """When this process began, in seconds since the epoch: the banner tells the user's wait."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)

@@ -1,0 +1,1 @@
+"""Where inputs, outputs, bundles, reports and logs lie: the directory, and the signed URLs that lead into it."""

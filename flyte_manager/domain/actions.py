@@ -1,0 +1,140 @@
+"""Runs and actions as the ledger keeps them."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flyte_manager.domain.attempts import Attempt, Failure
+from flyte_manager.domain.ids import ROOT, ActionId, AttemptId, RunId
+from flyte_manager.domain.phases import Kind, Phase
+
+
+@dataclass(frozen=True, slots=True)
+class TaskName:
+    """One version of a task; the key under which it is deployed."""
+
+    project: str = ""
+    domain: str = ""
+    name: str = ""
+    version: str = ""
+    org: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """What lists and filters show of a task beside its name."""
+
+    name: TaskName = TaskName()
+    type: str = ""
+    short_name: str = ""
+    environment: str = ""
+    function: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a task: what is the same for all its actions."""
+
+    id: RunId
+    phase: Phase
+    task: TaskName
+    input_uri: str
+    base_uri: str
+    """everything that the run writes lies below it; no slash at the end"""
+    created_at: datetime
+    run_spec: bytes = b""
+    """flyteidl2.task.RunSpec"""
+    digest: str = ""
+    """of the request's task and inputs: tells a repeated CreateRun from another one with the same name"""
+    source: int = 0
+    """flyteidl2.workflow.RunSource"""
+    relation: str = ""
+    related_to: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One task call, trace or condition inside a run. Its row is the order to run it."""
+
+    id: ActionId
+    kind: Kind
+    phase: Phase
+    created_at: datetime
+    parent: str = ""
+    group: str = ""
+    state: str = ""
+    """the JSON that StateService.Get answers"""
+    attempt: int = 1
+    user_failures: int = 0
+    system_failures: int = 0
+    task: TaskSummary = TaskSummary()
+    spec_digest: str = ""
+    """of the TaskSpec in table task_specs"""
+    spec: bytes = b""
+    """flyteidl2.workflow.TraceAction or ConditionAction"""
+    input_uri: str = ""
+    base_uri: str = ""
+    cache_key: str = ""
+    output_uri: str = ""
+    reason: str = ""
+    """why it waits, or why it was aborted"""
+    failure: Failure | None = None
+    value: bytes = b""
+    """flyteidl2.core.Literal: a condition's answer"""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    not_before: datetime | None = None
+    """the next attempt waits until then"""
+    attempt_revision: int = 0
+    """the revision at which the present attempt began"""
+    revision: int = 0
+
+    @property
+    def attempt_id(self) -> AttemptId:
+        return AttemptId(self.id, self.attempt)
+
+    @property
+    def is_root(self) -> bool:
+        return self.id.name == ROOT
+
+    @property
+    def final(self) -> bool:
+        return self.phase.final
+
+    def output_prefix(self, attempt: int) -> str:
+        """The folder of an attempt's outputs (DESIGN.md §6)."""
+        return f"{self.base_uri}/{self.id.name}/{attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionHistory:
+    """An action with all its attempts, in order."""
+
+    action: Action
+    attempts: tuple[Attempt, ...]
+    spec: bytes
+    """flyteidl2.task.TaskSpec for a task, else the action's own spec"""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How often an action may be tried again (flyteidl2.core.RetryStrategy)."""
+
+    retries: int = 0
+    """extra attempts after USER failures and process death"""
+    backoff_base: float = 0.0
+    """seconds before the second attempt; 0 = at once"""
+    backoff_factor: float = 2.0
+    backoff_cap: float = 0.0
+    """seconds; 0 = no cap"""
+    system_retries: int = 3
+
+    def delay(self, failures: int) -> float:
+        """Seconds to wait before the next attempt, after so many failures (1 = the first)."""
+        if self.backoff_base <= 0:
+            return 0.0
+        exponent = min(max(failures - 1, 0), 64)
+        wait = self.backoff_base * float(max(self.backoff_factor, 1.0) ** exponent)
+        return min(wait, self.backoff_cap) if self.backoff_cap > 0 else wait

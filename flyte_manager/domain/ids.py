@@ -1,0 +1,102 @@
+"""Names of things, and the rules that they keep.
+
+`org` is stored and echoed but never part of a key (DESIGN.md §4.4): the SDK derives it from the endpoint's host, so one
+run is addressed with several of them.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from flyte_manager.domain.errors import IllegalName, NotGiven, UnknownDomain
+
+ROOT = "a0"
+"""Name of every run's root action; the SDK relies on it."""
+
+DOMAINS = ("development", "staging", "production")
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_RUN = re.compile(r"[a-z]([-a-z0-9]{0,28}[a-z0-9])?")
+_ACTION = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectId:
+    """A project within one of the domains; the scope of runs, tasks and secrets."""
+
+    project: str
+    domain: str
+    org: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RunId:
+    """One run."""
+
+    project: str
+    domain: str
+    name: str
+    org: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.project}/{self.domain}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionId:
+    """One action; its name is unique within its run only, because the SDK derives the same names in every run."""
+
+    run: RunId
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.run}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptId:
+    """One try of an action, counted from 1."""
+
+    action: ActionId
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.action}/{self.number}"
+
+
+def check_scope(project: str, domain: str) -> None:
+    """Raises NotGiven, IllegalName or UnknownDomain."""
+    check_project(project)
+    if not domain:
+        raise NotGiven(field="domain")
+    if domain not in DOMAINS:
+        raise UnknownDomain(name=domain)
+
+
+def check_project(project: str) -> None:
+    _check(_LABEL, "project", project, "a DNS label: 1 to 63 of a-z, 0-9 and -, no - at the ends")
+
+
+def check_run_name(name: str) -> None:
+    """Upstream's rule: a DNS-1035 label of at most 30 characters."""
+    _check(_RUN, "run name", name, "1 to 30 of a-z, 0-9 and -, a letter first, no - at the end")
+
+
+def check_action_name(name: str) -> None:
+    _check(_ACTION, "action name", name, "1 to 63 letters, digits, -, _ and ., a letter or digit at the ends")
+
+
+def check_run(run: RunId) -> None:
+    check_scope(run.project, run.domain)
+    check_run_name(run.name)
+
+
+def check_action(action: ActionId) -> None:
+    check_run(action.run)
+    check_action_name(action.name)
+
+
+def _check(pattern: re.Pattern[str], kind: str, name: str, rule: str) -> None:
+    if not name:
+        raise NotGiven(field=kind)
+    if not pattern.fullmatch(name):
+        raise IllegalName(kind=kind, name=name[:80], rule=rule)

@@ -1,0 +1,227 @@
+"""The one decider of phases: what a report, an abort or a signal makes of an action. Used by every world.
+
+    report(action, attempt, report, budget) -> Change     the attempt's row and the action's, maybe a next attempt
+    abort(action, reason)                   -> Change
+    step(action, observation, now)          -> Step       what the executor must do to make the world match the row
+
+A failed attempt with attempts left and the next one's QUEUED are one Change: no reader sees FAILED before it is final.
+The first final report wins; a later one is kept as an event of its attempt.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+
+from flyte_manager.domain.actions import Action, Budget
+from flyte_manager.domain.attempts import (
+    Attempt,
+    AttemptReport,
+    ErrorKind,
+    Event,
+    Observation,
+    Presence,
+    Transition,
+)
+from flyte_manager.domain.ids import AttemptId
+from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
+
+
+NO_RETRIES = Budget(retries=0, system_retries=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New rows. `action` is None when nothing of it changed."""
+
+    action: Action | None
+    attempts: tuple[Attempt, ...] = ()
+
+
+def state_json(action: Action, phase: Phase, at: datetime) -> str:
+    """The state document of upstream's executor: phase, actionId and timestamp."""
+    return json.dumps(
+        {
+            "actionId": f"{action.id.run.name}/{action.id.name}",
+            "phase": f"PHASE_{phase.name}",
+            "timestamp": at.isoformat().replace("+00:00", "Z"),
+        }
+    )
+
+
+def new_attempt(action: Action, number: int, at: datetime) -> Attempt:
+    return Attempt(
+        id=AttemptId(action.id, number),
+        phase=Phase.QUEUED,
+        created_at=at,
+        transitions=(Transition(Phase.QUEUED, at),),
+        output_uri=action.output_prefix(number),
+    )
+
+
+def report(action: Action, attempt: Attempt, told: AttemptReport, budget: Budget) -> Change:
+    """Applies what was told of an attempt. Repeating a report changes nothing."""
+    if attempt.phase.final or action.final or told.attempt.number != action.attempt:
+        return _late(attempt, told)
+    if not told.phase.final and _rank(told.phase) < _rank(attempt.phase):
+        return Change(None)
+    after = _advance(attempt, told)
+    if after == attempt and told.reason == action.reason:
+        return Change(None)
+    if told.phase is Phase.FAILED or told.phase is Phase.TIMED_OUT:
+        return _failed(action, after, told, budget)
+    ended = told.at if told.phase.final else None
+    new = replace(
+        action,
+        phase=told.phase,
+        state=state_json(action, told.phase, told.at),
+        reason=told.reason,
+        started_at=action.started_at or after.started_at,
+        ended_at=ended,
+        output_uri=after.output_uri,
+    )
+    return Change(new, (after,))
+
+
+def abort(action: Action, attempt: Attempt | None, *, reason: str, at: datetime) -> Change:
+    """Ends a live action; a final one stays as it is."""
+    if action.final:
+        return Change(None)
+    new = replace(
+        action,
+        phase=Phase.ABORTED,
+        state=state_json(action, Phase.ABORTED, at),
+        reason=reason,
+        ended_at=at,
+        not_before=None,
+    )
+    if attempt is None or attempt.phase.final:
+        return Change(new)
+    told = AttemptReport(attempt=attempt.id, phase=Phase.ABORTED, at=at, reason=reason)
+    return Change(new, (_advance(attempt, told),))
+
+
+def again(action: Action, at: datetime) -> Change:
+    """Starts the next attempt of a finished action with a new retry budget: the only way out of a final phase."""
+    new = _requeued(action, at=at, not_before=None)
+    return Change(replace(new, user_failures=0, system_failures=0), (new_attempt(new, new.attempt, at),))
+
+
+def stale(child: Action, parent: Action) -> bool:
+    """Whether the child failed before the parent's present attempt began: that attempt may run it again."""
+    failed = child.phase in (Phase.FAILED, Phase.TIMED_OUT)
+    return failed and child.kind is not Kind.TRACE and child.revision < parent.attempt_revision
+
+
+class Do(Enum):
+    """What the executor does next."""
+
+    NOTHING = "nothing"
+    LAUNCH = "launch"
+    STOP = "stop"
+    WAIT = "wait"
+    REPORT_RUNNING = "report running"
+    REPORT_END = "report end"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    do: Do
+    after: float = 0.0
+    """seconds, for WAIT"""
+
+
+def step(action: Action, seen: Observation, now: datetime) -> Step:
+    """What must be done so that the world matches a task's row."""
+    if action.final:
+        return Step(Do.STOP if seen.presence is Presence.ALIVE else Do.NOTHING)
+    match seen.presence:
+        case Presence.EXITED | Presence.VANISHED:
+            return Step(Do.REPORT_END)
+        case Presence.ALIVE:
+            return Step(Do.NOTHING if action.phase is Phase.RUNNING else Do.REPORT_RUNNING)
+        case Presence.ABSENT:
+            if action.not_before and action.not_before > now:
+                return Step(Do.WAIT, (action.not_before - now).total_seconds())
+            return Step(Do.LAUNCH)
+
+
+def _rank(phase: Phase) -> int:
+    return ROAD.index(phase) if phase in ROAD else len(ROAD)
+
+
+def _late(attempt: Attempt, told: AttemptReport) -> Change:
+    if not told.phase.final or told.phase is attempt.phase:
+        return Change(None)
+    message = f"reported {told.phase.name} after the attempt had ended"
+    if told.failure:
+        message += f": {told.failure.message}"
+    if any(event.message == message for event in attempt.events):
+        return Change(None)
+    event = Event(told.at, message, reason="LateReport", warning=True)
+    return Change(None, (replace(attempt, events=(*attempt.events, event)),))
+
+
+def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
+    """The attempt's row after the report, phases that were jumped over filled in."""
+    seen = {transition.phase for transition in attempt.transitions}
+    road = [*told.transitions, Transition(told.phase, told.at)]
+    added = tuple(transition for transition in road if transition.phase not in seen)
+    transitions = tuple(sorted((*attempt.transitions, *added), key=lambda each: (each.phase in FINAL, each.phase)))
+    started = next((each.at for each in transitions if each.phase is Phase.RUNNING), None)
+    events = (*attempt.events, *(event for event in told.events if event not in attempt.events))
+    return replace(
+        attempt,
+        phase=told.phase,
+        transitions=transitions,
+        started_at=started,
+        ended_at=told.at if told.phase.final else None,
+        failure=told.failure,
+        output_uri=told.output_uri or attempt.output_uri,
+        report_uri=told.report_uri or attempt.report_uri,
+        usage=told.usage or attempt.usage,
+        events=events,
+        logs_available=attempt.logs_available or started is not None,
+    )
+
+
+def _failed(action: Action, attempt: Attempt, told: AttemptReport, budget: Budget) -> Change:
+    """A failed attempt: the next one in the same change while the budget lasts."""
+    failure = told.failure
+    system = failure is not None and failure.kind is ErrorKind.SYSTEM
+    counted = replace(
+        action,
+        user_failures=action.user_failures + (not system),
+        system_failures=action.system_failures + system,
+        started_at=action.started_at or attempt.started_at,
+    )
+    failures = counted.system_failures if system else counted.user_failures
+    allowed = budget.system_retries if system else budget.retries
+    if failures <= allowed and (failure is None or failure.recoverable):
+        not_before = told.at + timedelta(seconds=budget.delay(failures))
+        next_one = _requeued(counted, at=told.at, not_before=not_before if not_before > told.at else None)
+        return Change(next_one, (attempt, new_attempt(next_one, next_one.attempt, told.at)))
+    final = replace(
+        counted,
+        phase=told.phase,
+        state=state_json(action, told.phase, told.at),
+        reason="",
+        failure=failure,
+        ended_at=told.at,
+        output_uri=attempt.output_uri,
+    )
+    return Change(final, (attempt,))
+
+
+def _requeued(action: Action, *, at: datetime, not_before: datetime | None) -> Action:
+    return replace(
+        action,
+        phase=Phase.QUEUED,
+        state=state_json(action, Phase.QUEUED, at),
+        attempt=action.attempt + 1,
+        reason="",
+        failure=None,
+        ended_at=None,
+        not_before=not_before,
+        output_uri=action.output_prefix(action.attempt + 1),
+    )

@@ -1,0 +1,45 @@
+"""What is asked of the ledger: a new run, a new action."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from flyte_manager.domain.actions import TaskSummary
+from flyte_manager.domain.ids import ActionId, RunId
+from flyte_manager.domain.phases import Kind, Phase
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    id: RunId
+    task: TaskSummary
+    spec: bytes
+    """flyteidl2.task.TaskSpec"""
+    spec_digest: str
+    digest: str
+    """of task and inputs"""
+    input_uri: str
+    base_uri: str
+    run_spec: bytes
+    source: int = 0
+    relation: str = ""
+    related_to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewAction:
+    """A child of a running action. `phase`, times and `output_uri` are given for a trace, which is over already."""
+
+    id: ActionId
+    parent: str
+    kind: Kind
+    group: str
+    input_uri: str
+    base_uri: str
+    task: TaskSummary = TaskSummary()
+    spec: bytes = b""
+    spec_digest: str = ""
+    cache_key: str = ""
+    phase: Phase = Phase.QUEUED
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    output_uri: str = ""

@@ -1,0 +1,63 @@
+"""What a world needs to know of a task to run it, and how its argument templates are filled in."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flyte_manager.domain.actions import Budget
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRequest:
+    """A secret that a task declares. `env_var` is empty for one that is shown as a file."""
+
+    key: str
+    group: str = ""
+    env_var: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """A task's template, read for running it as a process."""
+
+    args: Sequence[str]
+    env: Mapping[str, str]
+    budget: Budget
+    has_outputs: bool
+    has_report: bool = False
+    secrets: Sequence[SecretRequest] = ()
+    cpu: float = 0.0
+    """cores asked for; 0 = not said"""
+    memory: int = 0
+    """bytes asked for; 0 = not said"""
+    memory_limit: int = 0
+    """bytes; 0 = no limit"""
+    gpus: str = ""
+    image: str = ""
+    unsupported: str = ""
+    """why this manager can't run it, with the cure"""
+    not_enforced: Sequence[str] = ()
+    """settings that the task carries and that don't take effect yet"""
+
+
+_TEMPLATE = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
+
+
+def fill_in(args: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Replaces `{{.name}}` (any case, as upstream) by its value; an unknown one stays as it is."""
+    lowered = {name.lower(): value for name, value in values.items()}
+    return [_TEMPLATE.sub(lambda match: lowered.get(match[1].lower(), match[0]), arg) for arg in args]
+
+
+_UNITS = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18} | {
+    unit + "i": 1024.0**power for power, unit in enumerate("KMGTPE", start=1)
+}
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)\s*([a-zA-Z]*)\s*")
+
+
+def quantity(text: str) -> float:
+    """The value of a Kubernetes quantity: cores for `500m`, bytes for `1Gi`. Raises ValueError."""
+    match = _QUANTITY.fullmatch(text)
+    if match is None or match[2] not in _UNITS:
+        raise ValueError(f"{text!r} is not a quantity such as 2, 500m, 1Gi")
+    return float(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,111 @@
+"""How an attempt ended: exit record, `error.pb` and `outputs.pb` make the last report (sdk-contract.md §3.3).
+
+Success is exit 0, no `error.pb`, and `outputs.pb` where the task declares outputs; never `outputs.pb` alone, because
+it is written in place.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from flyte_manager.domain.actions import Action
+from flyte_manager.domain.attempts import (
+    AttemptReport,
+    ErrorKind,
+    Exit,
+    Failure,
+    Observation,
+    StopReason,
+    Transition,
+)
+from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.ports import Blobs
+from flyte_manager.domain.tasks import TaskPlan
+from flyte_manager.wire.updates import parse_error_document
+
+ERROR_LIMIT = 1 << 20
+_NO_MODULE = re.compile(r"No module named '([\w.]+)'")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Reads how attempts ended. `interpreter` is the Python of the tasks, for advice."""
+
+    blobs: Blobs
+    interpreter: str
+
+    async def report(self, action: Action, *, plan: TaskPlan, seen: Observation, now: datetime) -> AttemptReport:
+        """The final report of an attempt that is over."""
+        prefix = action.output_prefix(action.attempt)
+        exited = seen.exit
+        failure = await self._failure(prefix, plan, exited)
+        timed_out = exited is not None and exited.reason is StopReason.TIMEOUT
+        phase = Phase.SUCCEEDED if failure is None else Phase.TIMED_OUT if timed_out else Phase.FAILED
+        report_uri = f"{prefix}/report.html"
+        return AttemptReport(
+            attempt=action.attempt_id,
+            phase=phase,
+            at=exited.ended_at if exited else now,
+            transitions=running(exited.started_at) if exited else (),
+            failure=self._with_advice(failure),
+            output_uri=prefix,
+            report_uri=report_uri if plan.has_report and await self.blobs.exists(report_uri) else "",
+            usage=exited.usage if exited else None,
+        )
+
+    async def _failure(self, prefix: str, plan: TaskPlan, exited: Exit | None) -> Failure | None:
+        if exited is None:
+            return Failure(
+                ErrorKind.SYSTEM, "ProcessVanished", "the task's process is gone without a record of its end"
+            )
+        if exited.reason is not None:
+            return _stopped(exited.reason, exited, plan)
+        document = await self.blobs.read(f"{prefix}/error.pb", limit=ERROR_LIMIT)
+        if document is not None:
+            return parse_error_document(document)
+        if exited.code != 0:
+            return _died(exited)
+        if plan.has_outputs and not await self.blobs.exists(f"{prefix}/outputs.pb"):
+            return Failure(ErrorKind.SYSTEM, "OutputsMissing", "the task ended well but wrote no outputs.pb")
+        return None
+
+    def _with_advice(self, failure: Failure | None) -> Failure | None:
+        """Adds how to install a module that the tasks' Python lacks."""
+        match = _NO_MODULE.search(failure.message) if failure else None
+        if failure is None or match is None:
+            return failure
+        package = match[1].partition(".")[0]
+        advice = (
+            f"the tasks run in {self.interpreter}, which lacks it (images are not built here). Add it with "
+            f"`{self.interpreter} -m pip install {package}`, or start the manager in an environment that has it"
+        )
+        return replace(failure, message=f"{failure.message}\n\nFlyte Manager: {advice}.")
+
+
+def running(started_at: datetime) -> tuple[Transition, ...]:
+    """The transitions of an attempt whose process started then."""
+    return Transition(Phase.INITIALIZING, started_at), Transition(Phase.RUNNING, started_at)
+
+
+def _stopped(reason: StopReason, exited: Exit, plan: TaskPlan) -> Failure:
+    match reason:
+        case StopReason.OUT_OF_MEMORY:
+            peak = exited.usage.peak_memory >> 20
+            limit = plan.memory_limit >> 20
+            message = f"the task used {peak} MiB of memory, its limit is {limit} MiB: raise resources.memory"
+            return Failure(ErrorKind.USER, "OOM", message)
+        case StopReason.TIMEOUT:
+            return Failure(ErrorKind.USER, "TimedOut", f"the task ran longer than it may: {exited.detail}")
+        case StopReason.ABORTED:
+            return Failure(ErrorKind.SYSTEM, "Interrupted", "the task was told to stop from outside this manager")
+
+
+def _died(exited: Exit) -> Failure:
+    if exited.code < 0:
+        message = f"the task's process was killed by signal {-exited.code}"
+        if exited.code == -9:
+            message += " (often the kernel, for want of memory: give it less to do or the machine more)"
+    else:
+        message = f"the task's process ended with exit code {exited.code} and wrote no error"
+    detail = f": {exited.detail}" if exited.detail else ""
+    return Failure(ErrorKind.USER, "ProcessDied", f"{message}{detail}; see its log")

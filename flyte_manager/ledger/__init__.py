@@ -1,0 +1,1 @@
+"""What may happen to runs, actions and projects; the only writer of their rows."""

@@ -1,0 +1,338 @@
+"""What may happen to runs and actions, and the only writer of their rows.
+
+Each call is one transaction. After its commit the changed actions are told to the listeners (the executor) and to the
+wake-ups (watchers), never before: what a client was told is on disk (DESIGN.md §4.5).
+"""
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from flyte_manager.domain import lifecycle
+from flyte_manager.domain.actions import Action, Budget, Run
+from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure
+from flyte_manager.domain.errors import ActionDiffers, Invalid, NotGiven, RunDiffers, RunEnded, UnknownRun, Unready
+from flyte_manager.domain.ids import ROOT, ActionId, RunId
+from flyte_manager.domain.orders import NewAction, NewRun
+from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.domain.ports import Clock
+from flyte_manager.ledger.wakeups import Wakeups
+from flyte_manager.ledger.watch import known_action
+from flyte_manager.store import actions, attempts, runs, tasks
+from flyte_manager.store.engine import Database, Transaction
+
+Listener = Callable[[Action], None]
+T = TypeVar("T")
+
+
+class NotACondition(Unready):
+    """action {name!r} is not a condition: only conditions take a signal."""
+
+
+class SignalledAlready(Unready):
+    """condition {name!r} has ended already ({phase}): it takes no other signal."""
+
+
+class BaseDiffers(Invalid):
+    """run_output_base {given!r} is not the run's base {base!r}: leave it empty or send the run's."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """One transaction's writes, with what must be told after its commit."""
+
+    tx: Transaction
+    at: datetime
+    changed: list[Action] = field(default_factory=list)
+
+    def save(self, change: lifecycle.Change, before: Action) -> None:
+        for attempt in change.attempts:
+            if attempt.id.number > before.attempt:
+                attempts.insert(self.tx, attempt)
+            else:
+                attempts.update(self.tx, attempt)
+        if change.action is None:
+            return
+        began = self.tx.revision if change.action.attempt != before.attempt else before.attempt_revision
+        after = replace(change.action, revision=self.tx.revision, attempt_revision=began)
+        actions.update(self.tx, after)
+        if after.is_root:
+            self._mirror(after)
+        self.changed.append(after)
+        if after.final:
+            self.abort_all(actions.live_children(self.tx.connection, after.id), "parent ended")
+
+    def add(self, action: Action) -> Action:
+        stamped = replace(action, revision=self.tx.revision, attempt_revision=self.tx.revision)
+        actions.insert(self.tx, stamped)
+        if stamped.kind is Kind.TASK:
+            attempts.insert(self.tx, lifecycle.new_attempt(stamped, stamped.attempt, self.at))
+        self.changed.append(stamped)
+        return stamped
+
+    def abort_all(self, found: Sequence[Action], reason: str) -> None:
+        """Ends these actions; each one's end ends its own children in turn."""
+        for action in found:
+            attempt = attempts.get(self.tx.connection, action.attempt_id)
+            self.save(lifecycle.abort(action, attempt, reason=reason, at=self.at), action)
+
+    def _mirror(self, root: Action) -> None:
+        run = runs.get(self.tx.connection, root.id.run)
+        if run is not None:
+            runs.mirror(
+                self.tx, replace(run, phase=root.phase, started_at=root.started_at, ended_at=root.ended_at)
+            )
+
+
+class Ledger:
+    """The writer of runs and actions."""
+
+    def __init__(self, database: Database, wakeups: Wakeups, clock: Clock) -> None:
+        self._database = database
+        self._wakeups = wakeups
+        self._clock = clock
+        self._listeners: list[Listener] = []
+        self._writes: set[asyncio.Task[Any]] = set()
+
+    def listen(self, listener: Listener) -> None:
+        """Calls the listener on the event loop with each changed action, after the commit."""
+        self._listeners.append(listener)
+
+    async def create_run(self, order: NewRun) -> tuple[Run, Action]:
+        """The run and its root action, made now or by an earlier equal request. Raises RunDiffers."""
+
+        def write(work: _Work) -> tuple[Run, Action]:
+            found = runs.get(work.tx.connection, order.id)
+            if found is not None:
+                if found.digest != order.digest:
+                    raise RunDiffers(name=order.id.name)
+                return found, known_action(work.tx.connection, ActionId(order.id, ROOT))
+            tasks.keep_spec(work.tx, order.spec_digest, order.spec)
+            run = _new_run(order, work.at)
+            runs.insert(work.tx, run)
+            return run, work.add(_root(order, work.at))
+
+        return await self._write(write)
+
+    async def enqueue(self, order: NewAction, *, failure: Failure | None = None) -> None:
+        """Records a child action; QUEUED is the order to run it. Repeating it changes nothing. `failure` tells why a
+        FAILED trace failed. Raises UnknownRun, UnknownAction, ActionDiffers, RunEnded."""
+
+        def write(work: _Work) -> None:
+            connection = work.tx.connection
+            run = runs.get(connection, order.id.run)
+            if run is None:
+                raise UnknownRun(name=order.id.run.name, project=order.id.run.project, domain=order.id.run.domain)
+            if order.base_uri and order.base_uri.rstrip("/") != run.base_uri:
+                raise BaseDiffers(given=order.base_uri, base=run.base_uri)
+            if not order.parent:
+                raise NotGiven(field="parent_action_name (root actions are made by RunService.CreateRun)")
+            parent = known_action(connection, ActionId(order.id.run, order.parent))
+            found = actions.get(connection, order.id)
+            if found is not None:
+                self._enqueue_again(work, order, found, parent, failure)
+                return
+            if parent.final:
+                raise RunEnded(run=order.id.run.name, phase=parent.phase.name, parent=parent.id.name)
+            if order.spec_digest:
+                tasks.keep_spec(work.tx, order.spec_digest, order.spec)
+            work.add(_child(order, run, work.at, failure))
+
+        await self._write(write)
+
+    async def report(self, told: AttemptReport, budget: Budget) -> None:
+        """What the executor saw of an attempt. Raises UnknownAction."""
+
+        def write(work: _Work) -> None:
+            action = known_action(work.tx.connection, told.attempt.action)
+            attempt = attempts.get(work.tx.connection, told.attempt)
+            if attempt is not None:
+                work.save(lifecycle.report(action, attempt, told, budget), action)
+
+        await self._write(write)
+
+    async def put_state(
+        self, action: ActionId, state: str, *, phase: Phase | None, failure: Failure | None, budget: Budget
+    ) -> None:
+        """StateService.Put: another client reports. A phase in the document moves the action like a report of the
+        executor. Raises UnknownAction."""
+
+        def write(work: _Work) -> None:
+            found = known_action(work.tx.connection, action)
+            attempt = attempts.get(work.tx.connection, found.attempt_id)
+            if phase is not None and attempt is not None:
+                told = AttemptReport(found.attempt_id, phase, work.at, failure=failure)
+                work.save(lifecycle.report(found, attempt, told, budget), found)
+                found = known_action(work.tx.connection, action)
+            if found.phase is (phase or found.phase):
+                work.save(lifecycle.Change(replace(found, state=state)), found)
+
+        await self._write(write)
+
+    async def abort_run(self, run: RunId, reason: str) -> None:
+        """Ends every live action of the run; a run that has ended stays as it is. Raises UnknownRun."""
+
+        def write(work: _Work) -> None:
+            if runs.get(work.tx.connection, run) is None:
+                raise UnknownRun(name=run.name, project=run.project, domain=run.domain)
+            work.abort_all([known_action(work.tx.connection, ActionId(run, ROOT))], reason)
+
+        await self._write(write)
+
+    async def abort_action(self, action: ActionId, reason: str) -> None:
+        """Ends the action and all below it. Raises UnknownAction."""
+
+        def write(work: _Work) -> None:
+            work.abort_all([known_action(work.tx.connection, action)], reason)
+
+        await self._write(write)
+
+    async def signal(self, action: ActionId, value: bytes) -> None:
+        """Answers a condition. The same answer again is fine. Raises UnknownAction, NotACondition, SignalledAlready."""
+
+        def write(work: _Work) -> None:
+            found = known_action(work.tx.connection, action)
+            if found.kind is not Kind.CONDITION:
+                raise NotACondition(name=action.name)
+            if found.final and found.value == value:
+                return
+            if found.final:
+                raise SignalledAlready(name=action.name, phase=found.phase.name)
+            work.save(_ended(replace(found, value=value), Phase.SUCCEEDED, work.at), found)
+
+        await self._write(write)
+
+    async def expire(self, action: ActionId, message: str) -> None:
+        """Ends a condition that nobody answered in time."""
+
+        def write(work: _Work) -> None:
+            found = known_action(work.tx.connection, action)
+            if not found.final:
+                failure = Failure(ErrorKind.USER, "ConditionTimedOut", message, recoverable=False)
+                work.save(_ended(replace(found, failure=failure), Phase.TIMED_OUT, work.at), found)
+
+        await self._write(write)
+
+    def _enqueue_again(
+        self, work: _Work, order: NewAction, found: Action, parent: Action, failure: Failure | None
+    ) -> None:
+        difference = _difference(order, found)
+        if difference:
+            raise ActionDiffers(name=order.id.name, difference=difference)
+        if found.kind is Kind.TRACE:
+            if found.phase is Phase.FAILED:
+                new = replace(
+                    found, phase=order.phase, failure=failure, ended_at=order.ended_at, output_uri=order.output_uri
+                )
+                work.save(lifecycle.Change(new), found)
+            return
+        if parent.final or not lifecycle.stale(found, parent):
+            return
+        if found.kind is Kind.CONDITION:
+            new = replace(found, phase=Phase.PAUSED, failure=None, created_at=work.at, ended_at=None)
+            work.save(lifecycle.Change(new), found)
+            return
+        work.save(lifecycle.again(found, work.at), found)
+
+    async def _write(self, operation: Callable[[_Work], T]) -> T:
+        """Shielded: a caller that goes away between the commit and the telling must not make it untold."""
+        task = asyncio.create_task(self._commit(operation), name="ledger write")
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
+
+    async def _commit(self, operation: Callable[[_Work], T]) -> T:
+        def transaction(tx: Transaction) -> tuple[T, list[Action]]:
+            work = _Work(tx, self._clock())
+            return operation(work), work.changed
+
+        answer, changed = await self._database.write(transaction)
+        for action in changed:
+            for listener in self._listeners:
+                listener(action)
+            self._wakeups.notify(_topics(action))
+        return answer
+
+
+def _topics(action: Action) -> Iterator[Hashable]:
+    yield action.id
+    yield action.id.run
+    yield (action.id.run, action.parent, "children")
+
+
+def _new_run(order: NewRun, at: datetime) -> Run:
+    return Run(
+        id=order.id,
+        phase=Phase.QUEUED,
+        task=order.task.name,
+        input_uri=order.input_uri,
+        base_uri=order.base_uri,
+        created_at=at,
+        run_spec=order.run_spec,
+        digest=order.digest,
+        source=order.source,
+        relation=order.relation,
+        related_to=order.related_to,
+    )
+
+
+def _root(order: NewRun, at: datetime) -> Action:
+    action = Action(
+        id=ActionId(order.id, ROOT),
+        kind=Kind.TASK,
+        phase=Phase.QUEUED,
+        created_at=at,
+        task=order.task,
+        spec_digest=order.spec_digest,
+        input_uri=order.input_uri,
+        base_uri=order.base_uri,
+    )
+    return _queued(action, at)
+
+
+def _child(order: NewAction, run: Run, at: datetime, failure: Failure | None) -> Action:
+    phase = Phase.PAUSED if order.kind is Kind.CONDITION else order.phase
+    action = Action(
+        id=replace(order.id, run=run.id),
+        kind=order.kind,
+        phase=phase,
+        created_at=at,
+        parent=order.parent,
+        group=order.group,
+        task=order.task,
+        spec_digest=order.spec_digest,
+        spec=b"" if order.spec_digest else order.spec,
+        input_uri=order.input_uri,
+        base_uri=run.base_uri,
+        cache_key=order.cache_key,
+        output_uri=order.output_uri,
+        started_at=order.started_at or (at if phase is Phase.PAUSED else None),
+        ended_at=order.ended_at or (at if phase.final else None),
+        failure=failure,
+    )
+    return _queued(action, at)
+
+
+def _queued(action: Action, at: datetime) -> Action:
+    output = action.output_prefix(1) if action.kind is Kind.TASK else action.output_uri
+    return replace(action, state=lifecycle.state_json(action, action.phase, at), output_uri=output)
+
+
+def _ended(action: Action, phase: Phase, at: datetime) -> lifecycle.Change:
+    state = lifecycle.state_json(action, phase, at)
+    return lifecycle.Change(replace(action, phase=phase, state=state, ended_at=at))
+
+
+def _difference(order: NewAction, found: Action) -> str:
+    """What a repeated enqueue says otherwise than the first; empty when they agree."""
+    if order.parent != found.parent:
+        return f"parent {found.parent!r}"
+    if order.kind is not found.kind:
+        return f"kind {found.kind.name}"
+    if order.task.name != found.task.name:
+        return f"task {found.task.name.name!r} version {found.task.name.version!r}"
+    if order.input_uri != found.input_uri:
+        return f"input_uri {found.input_uri!r}"
+    return ""

@@ -1,0 +1,29 @@
+"""Wake-ups: "something about this topic may have changed". Hints only; the row is the truth (DESIGN.md §4.3)."""
+
+import asyncio
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+
+
+class Wakeups:
+    """One event a subscriber, however many wake-ups come: a slow watcher costs one page, not a queue."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, set[asyncio.Event]] = {}
+
+    @contextmanager
+    def subscribe(self, topic: Hashable) -> Iterator[asyncio.Event]:
+        event = asyncio.Event()
+        self._waiting.setdefault(topic, set()).add(event)
+        try:
+            yield event
+        finally:
+            events = self._waiting[topic]
+            events.discard(event)
+            if not events:
+                del self._waiting[topic]
+
+    def notify(self, topics: Iterable[Hashable]) -> None:
+        for topic in topics:
+            for event in self._waiting.get(topic, ()):
+                event.set()

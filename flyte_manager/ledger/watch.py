@@ -1,0 +1,167 @@
+"""Following rows: subscribe, list, then the rows past the cursor at each wake-up and every 30 s (DESIGN.md §4.3)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+
+import sqlalchemy as sa
+
+from flyte_manager.domain import lifecycle
+from flyte_manager.domain.actions import Action, ActionHistory, Run, TaskName
+from flyte_manager.domain.catalog import DeployedTask
+from flyte_manager.domain.errors import UnknownAction, UnknownRun
+from flyte_manager.domain.filters import Query
+from flyte_manager.domain.ids import ROOT, ActionId, RunId
+from flyte_manager.ledger.wakeups import Wakeups
+from flyte_manager.store import actions, attempts, runs, tasks
+from flyte_manager.store.engine import Database
+
+RESYNC_SECONDS = 30.0
+
+Page = Callable[[sa.Connection, actions.Cursor], Sequence[Action]]
+
+
+class Reader:
+    """Reads and follows runs and actions."""
+
+    def __init__(self, database: Database, wakeups: Wakeups) -> None:
+        self._database = database
+        self._wakeups = wakeups
+
+    async def run(self, run: RunId) -> Run:
+        """Raises UnknownRun."""
+        return await self._database.read(lambda connection: _known_run(connection, run))
+
+    async def action(self, action: ActionId) -> Action:
+        """Raises UnknownAction."""
+        return await self._database.read(lambda connection: known_action(connection, action))
+
+    async def runs(self, scope: runs.Scope, query: Query) -> Sequence[tuple[Run, Action]]:
+        """A page of runs and one more, each with its root action."""
+
+        def read(connection: sa.Connection) -> Sequence[tuple[Run, Action]]:
+            found = runs.page(connection, scope, query)
+            roots = actions.roots(connection, [run.id for run in found])
+            return [(run, roots[run.id]) for run in found]
+
+        return await self._database.read(read)
+
+    async def actions(self, run: RunId, query: Query) -> Sequence[Action]:
+        """A page of the run's actions and one more. Raises UnknownRun."""
+
+        def read(connection: sa.Connection) -> Sequence[Action]:
+            _known_run(connection, run)
+            return actions.page(connection, run, query)
+
+        return await self._database.read(read)
+
+    async def live(self) -> Sequence[Action]:
+        """All actions that have not ended, oldest first."""
+        return await self._database.read(actions.live)
+
+    async def deployed(self, name: TaskName) -> DeployedTask | None:
+        return await self._database.read(lambda connection: tasks.get(connection, name))
+
+    async def spec(self, digest: str) -> bytes:
+        """The TaskSpec with that digest."""
+        found = await self._database.read(lambda connection: tasks.spec(connection, digest))
+        if found is None:
+            raise LookupError(f"task spec {digest} is not in the database")
+        return found
+
+    async def history(self, action: ActionId) -> ActionHistory:
+        """Raises UnknownAction."""
+        return await self._database.read(lambda connection: history(connection, action))
+
+    async def run_history(self, run: RunId) -> tuple[Run, ActionHistory]:
+        """The run and its root action. Raises UnknownRun."""
+
+        def query(connection: sa.Connection) -> tuple[Run, ActionHistory]:
+            return _known_run(connection, run), history(connection, ActionId(run, ROOT))
+
+        return await self._database.read(query)
+
+    async def follow_action(self, action: ActionId) -> AsyncIterator[ActionHistory]:
+        """The action as it is and after each change; ends when it is final."""
+        with self._wakeups.subscribe(action) as event:
+            revision = -1
+            while True:
+                event.clear()
+                seen = await self.history(action)
+                if seen.action.revision > revision:
+                    revision = seen.action.revision
+                    yield seen
+                if seen.action.final:
+                    return
+                await _next(event)
+
+    async def follow_children(self, parent: ActionId) -> AsyncIterator[Sequence[Action] | None]:
+        """Pages of children: first those that there are, then None once, then each page of changes, forever. A child
+        that failed before the parent's present attempt is left out of the first part (DESIGN.md §5)."""
+
+        def page(connection: sa.Connection, after: actions.Cursor) -> Sequence[Action]:
+            return actions.children(connection, parent, after)
+
+        record = await self.action(parent)
+        async for found, snapshot in self._follow((parent.run, parent.name, "children"), page):
+            if snapshot:
+                found = [child for child in found or () if not lifecycle.stale(child, record)] if found else found
+            if found or found is None:
+                yield found
+
+    async def follow_run(self, run: RunId) -> AsyncIterator[Sequence[Action] | None]:
+        """Pages of the run's actions: first all, then None once, then each page of changes, forever."""
+        await self.run(run)
+        async for found, _ in self._follow(run, lambda connection, after: actions.changed(connection, run, after)):
+            yield found
+
+    async def _follow(self, topic: Hashable, page: Page) -> AsyncIterator[tuple[Sequence[Action] | None, bool]]:
+        """(page, whether it belongs to the first listing); (None, False) once between the two."""
+        cursor, snapshot = actions.START, True
+
+        def query(connection: sa.Connection) -> Sequence[Action]:
+            return page(connection, cursor)
+
+        with self._wakeups.subscribe(topic) as event:
+            while True:
+                event.clear()
+                found = await self._database.read(query)
+                if found:
+                    cursor = (found[-1].revision, found[-1].id.name)
+                    yield found, snapshot
+                if len(found) == actions.PAGE:
+                    continue
+                if snapshot:
+                    snapshot = False
+                    yield None, False
+                await _next(event)
+
+
+def history(connection: sa.Connection, action: ActionId) -> ActionHistory:
+    """Raises UnknownAction."""
+    record = known_action(connection, action)
+    spec = tasks.spec(connection, record.spec_digest) if record.spec_digest else record.spec
+    return ActionHistory(record, tuple(attempts.of_action(connection, action)), spec or b"")
+
+
+def known_action(connection: sa.Connection, action: ActionId) -> Action:
+    """Raises UnknownAction."""
+    record = actions.get(connection, action)
+    if record is None:
+        run = action.run
+        raise UnknownAction(name=action.name, run=run.name, project=run.project, domain=run.domain)
+    return record
+
+
+def _known_run(connection: sa.Connection, run: RunId) -> Run:
+    record = runs.get(connection, run)
+    if record is None:
+        raise UnknownRun(name=run.name, project=run.project, domain=run.domain)
+    return record
+
+
+async def _next(event: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(RESYNC_SECONDS):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,104 @@
+"""Which interpreter runs the tasks, which variables they inherit, and whether this system can run them at all."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from flyte_manager.domain.errors import Unready
+
+INHERITED = ("PATH", "HOME", "LANG", "LC_*", "TZ", "SSL_*", "*_proxy", "*_PROXY")
+NEVER = ("PYTHONDONTWRITEBYTECODE", "TMPDIR")
+PROBE_SECONDS = 20.0
+_PROBE = """
+import importlib.metadata as metadata
+try:
+    print(metadata.version("flyte"))
+except metadata.PackageNotFoundError:
+    print()
+"""
+
+
+class WrongSystem(Unready):
+    """Tasks as local processes need Linux, this is {system}: {advice}."""
+
+
+class NoInterpreter(Unready):
+    """`embedded.python` is {python}, but it can't be run: {why}. Give the path of a Python that has `flyte`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """The Python that runs the tasks. `source` says for people why this one."""
+
+    python: Path
+    sdk_version: str | None
+    source: str
+
+
+def check_system(platform: str = sys.platform) -> None:
+    """Raises WrongSystem where attempts can't be shepherded (locks that can be asked, subreapers and pidfds)."""
+    if platform.startswith("linux"):
+        return
+    if platform == "win32":
+        raise WrongSystem(system="Windows", advice="use WSL2")
+    system = "macOS" if platform == "darwin" else platform
+    raise WrongSystem(system=system, advice="run the manager in a Linux container or virtual machine")
+
+
+def listed_environment(environ: Mapping[str, str], pass_env: Iterable[str]) -> dict[str, str]:
+    """The variables that tasks inherit: a fixed list and the names (or patterns like `AWS_*`) in `pass_env`."""
+    patterns = (*INHERITED, *pass_env)
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in NEVER and any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def find_interpreter(configured: str | None, environ: Mapping[str, str], own: Path) -> Interpreter:
+    """The configured one; else the active virtual environment's, if it holds a flyte; else the manager's own.
+
+    Raises NoInterpreter.
+    """
+    if configured:
+        path = Path(configured).expanduser()
+        python = path / "bin" / "python" if path.is_dir() else path
+        return Interpreter(python, _sdk_version(python, environ), "embedded.python")
+    active = environ.get("VIRTUAL_ENV") or environ.get("CONDA_PREFIX")
+    if active:
+        python = Path(active) / "bin" / "python"
+        if python.parent != own.parent and python.exists() and (version := _sdk_version(python, environ)):
+            return Interpreter(python, version, f"the active environment {active}")
+    try:
+        version = importlib.metadata.version("flyte")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    return Interpreter(own, version, "the manager's own")
+
+
+def _sdk_version(python: Path, environ: Mapping[str, str]) -> str | None:
+    env = {**listed_environment(environ, ()), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        told = subprocess.run(
+            [os.fspath(python), "-c", _PROBE],
+            env=env,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=True,
+        )
+    except OSError as error:
+        raise NoInterpreter(python=python, why=error.strerror) from error
+    except subprocess.TimeoutExpired as error:
+        raise NoInterpreter(python=python, why=f"it didn't answer within {PROBE_SECONDS:g} s") from error
+    except subprocess.CalledProcessError as error:
+        why = error.stderr.strip()[-200:] or f"it ended with code {error.returncode}"
+        raise NoInterpreter(python=python, why=why) from error
+    return told.stdout.strip() or None

@@ -1,0 +1,89 @@
+"""How a refusal looks on the wire: the one table from the kinds of `domain/errors.py` to Connect codes.
+
+What is no refusal is a fault of ours: the client gets INTERNAL with a random id and nothing of the text, the log gets
+the same id with the traceback.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+
+from flyte_manager.domain.errors import (
+    Ended,
+    Exists,
+    Forbidden,
+    Invalid,
+    Missing,
+    Overloaded,
+    Refusal,
+    TooLarge,
+    Unavailable,
+    Unready,
+    Unsupported,
+)
+
+CODES: Mapping[type[BaseException], Code] = {
+    Invalid: Code.INVALID_ARGUMENT,
+    Missing: Code.NOT_FOUND,
+    Exists: Code.ALREADY_EXISTS,
+    Unready: Code.FAILED_PRECONDITION,
+    Ended: Code.ABORTED,
+    Unsupported: Code.UNIMPLEMENTED,
+    Forbidden: Code.PERMISSION_DENIED,
+    TooLarge: Code.RESOURCE_EXHAUSTED,
+    Overloaded: Code.RESOURCE_EXHAUSTED,
+    Unavailable: Code.UNAVAILABLE,
+}
+
+HTTP_STATUS: Mapping[Code, int] = {
+    Code.CANCELED: 499,
+    Code.UNKNOWN: 500,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.ABORTED: 409,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.DATA_LOSS: 500,
+    Code.UNAUTHENTICATED: 401,
+}
+
+STOPPING = "the manager is stopping; it will be back: reconnect"
+
+log = logging.getLogger(__name__)
+
+
+def to_connect(error: BaseException, *, where: str) -> ConnectError:
+    """The error as the client may see it. `where` names the call, for the log.
+
+    A CancelledError that somebody asked for (the server at its end, the guard when the client has gone) is taken back
+    from the task and told as UNAVAILABLE; one that nobody asked for is a fault like any other exception.
+    """
+    if isinstance(error, ConnectError) and error.code is not Code.CANCELED:
+        return error
+    if isinstance(error, Refusal):
+        for kind in type(error).__mro__:
+            if kind in CODES:
+                return ConnectError(CODES[kind], str(error))
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        task.uncancel()
+        return ConnectError(Code.UNAVAILABLE, STOPPING)
+    return hidden(error, where=where)
+
+
+def hidden(error: BaseException, *, where: str) -> ConnectError:
+    """Logs the fault under a new id and returns the error that tells the client this id only."""
+    fault = secrets.token_hex(4)
+    log.error("%s failed, id %s", where, fault, exc_info=error)
+    return ConnectError(Code.INTERNAL, f"internal error {fault}: the manager's log tells more under this id")

@@ -1,0 +1,150 @@
+"""RunService: runs and their actions, made, shown, followed and ended."""
+
+from collections.abc import AsyncIterator
+
+from flyteidl2.dataproxy import dataproxy_service_pb2
+from flyteidl2.workflow import run_definition_pb2, run_service_connect
+from flyteidl2.workflow import run_service_pb2 as pb
+
+from flyte_manager.domain.errors import NotGiven, Unsupported
+from flyte_manager.domain.filters import next_token
+from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, check_scope
+from flyte_manager.domain.phases import Kind
+from flyte_manager.ledger.ledger import Ledger, NotACondition
+from flyte_manager.ledger.watch import Reader
+from flyte_manager.services.aborting import reason_of
+from flyte_manager.services.context import Context
+from flyte_manager.services.dataproxy import DataProxyService
+from flyte_manager.services.run_orders import RunOrders
+from flyte_manager.store.runs import Scope
+from flyte_manager.wire import ids, listing, runs
+from flyte_manager.wire.conditions import answer
+from flyte_manager.wire.data import outputs_file
+from flyte_manager.wire.enriched import Enriched
+
+class RunService(run_service_connect.RunService):
+    def __init__(self, *, reader: Reader, ledger: Ledger, orders: RunOrders, data: DataProxyService) -> None:
+        self._reader = reader
+        self._ledger = ledger
+        self._orders = orders
+        self._data = data
+
+    async def create_run(self, request: pb.CreateRunRequest, ctx: Context) -> pb.CreateRunResponse:
+        order = await self._orders.order(request, ctx.request_headers().get("x-request-id", ""))
+        run, root = await self._ledger.create_run(order)
+        return pb.CreateRunResponse(run=runs.run(run, root))
+
+    async def get_run_details(self, request: pb.GetRunDetailsRequest, ctx: Context) -> pb.GetRunDetailsResponse:
+        run, root = await self._reader.run_history(ids.run_id(request.run_id))
+        return pb.GetRunDetailsResponse(details=runs.run_details(run, root))
+
+    async def watch_run_details(
+        self, request: pb.WatchRunDetailsRequest, ctx: Context
+    ) -> AsyncIterator[pb.WatchRunDetailsResponse]:
+        run = await self._reader.run(ids.run_id(request.run_id))
+        async for root in self._reader.follow_action(ActionId(run.id, ROOT)):
+            yield pb.WatchRunDetailsResponse(details=runs.run_details(run, root))
+
+    async def get_action_details(
+        self, request: pb.GetActionDetailsRequest, ctx: Context
+    ) -> pb.GetActionDetailsResponse:
+        return pb.GetActionDetailsResponse(details=await self._details(ids.action_id(request.action_id)))
+
+    async def watch_action_details(
+        self, request: pb.WatchActionDetailsRequest, ctx: Context
+    ) -> AsyncIterator[pb.WatchActionDetailsResponse]:
+        action = ids.action_id(request.action_id)
+        run = await self._reader.run(action.run) if action.name == ROOT else None
+        async for seen in self._reader.follow_action(action):
+            yield pb.WatchActionDetailsResponse(details=runs.action_details(seen, run=run))
+
+    async def get_action_data(self, request: pb.GetActionDataRequest, ctx: Context) -> pb.GetActionDataResponse:
+        asked = dataproxy_service_pb2.GetActionDataRequest(action_id=request.action_id)
+        found = await self._data.get_action_data(asked, ctx)
+        return pb.GetActionDataResponse(inputs=found.inputs, outputs=found.outputs)
+
+    async def get_action_data_u_r_is(
+        self, request: pb.GetActionDataURIsRequest, ctx: Context
+    ) -> pb.GetActionDataURIsResponse:
+        action = await self._reader.action(ids.action_id(request.action_id))
+        return pb.GetActionDataURIsResponse(inputs_uri=action.input_uri, outputs_uri=outputs_file(action))
+
+    async def list_runs(self, request: pb.ListRunsRequest, ctx: Context) -> pb.ListRunsResponse:
+        query = listing.query(request.request)
+        found = await self._reader.runs(_scope(request), query)
+        shown = [runs.run(run, root) for run, root in found[: query.limit]]
+        return pb.ListRunsResponse(runs=shown, token=next_token(query, len(found)))
+
+    async def list_actions(self, request: pb.ListActionsRequest, ctx: Context) -> pb.ListActionsResponse:
+        query = listing.query(request.request)
+        found = await self._reader.actions(ids.run_id(request.run_id), query)
+        shown = [runs.action(action) for action in found[: query.limit]]
+        return pb.ListActionsResponse(actions=shown, token=next_token(query, len(found)))
+
+    async def watch_actions(
+        self, request: pb.WatchActionsRequest, ctx: Context
+    ) -> AsyncIterator[pb.WatchActionsResponse]:
+        enriched = Enriched(request.filter)
+        async for page in self._reader.follow_run(ids.run_id(request.run_id)):
+            if page:
+                yield pb.WatchActionsResponse(enriched_actions=enriched.take(page))
+
+    async def abort_run(self, request: pb.AbortRunRequest, ctx: Context) -> pb.AbortRunResponse:
+        await self._ledger.abort_run(ids.run_id(request.run_id), reason_of(request))
+        return pb.AbortRunResponse()
+
+    async def abort_action(self, request: pb.AbortActionRequest, ctx: Context) -> pb.AbortActionResponse:
+        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request))
+        return pb.AbortActionResponse()
+
+    async def signal_event(self, request: pb.SignalEventRequest, ctx: Context) -> pb.SignalEventResponse:
+        action = await self._reader.action(ids.action_id(request.action_id))
+        if action.kind is not Kind.CONDITION:
+            raise NotACondition(name=action.id.name)
+        condition = run_definition_pb2.ConditionAction.FromString(action.spec)
+        await self._ledger.signal(action.id, answer(condition, request.payload))
+        return pb.SignalEventResponse()
+
+    async def get_action_log_context(
+        self, request: pb.GetActionLogContextRequest, ctx: Context
+    ) -> pb.GetActionLogContextResponse:
+        raise Unsupported(what="GetActionLogContext (DataProxyService.TailLogs gives the log)")
+
+    def watch_runs(self, request: pb.WatchRunsRequest, ctx: Context) -> AsyncIterator[pb.WatchRunsResponse]:
+        raise Unsupported(what="WatchRuns (ListRuns gives the runs)")
+
+    def watch_cluster_events(
+        self, request: pb.WatchClusterEventsRequest, ctx: Context
+    ) -> AsyncIterator[pb.WatchClusterEventsResponse]:
+        raise Unsupported(what="WatchClusterEvents (GetActionDetails gives each attempt's events)")
+
+    def watch_groups(self, request: pb.WatchGroupsRequest, ctx: Context) -> AsyncIterator[pb.WatchGroupsResponse]:
+        raise Unsupported(what="WatchGroups (ListRuns gives the runs)")
+
+    async def _details(self, action: ActionId) -> run_definition_pb2.ActionDetails:
+        run = await self._reader.run(action.run) if action.name == ROOT else None
+        return runs.action_details(await self._reader.history(action), run=run)
+
+
+def _scope(request: pb.ListRunsRequest) -> Scope:
+    paused = request.paused_actions_only
+    match request.WhichOneof("scope_by"):
+        case "project_id":
+            return Scope(ids.project_id(request.project_id), paused=paused)
+        case "task_name":
+            task = request.task_name
+            if not task.name:
+                raise NotGiven(field="task_name.name")
+            return Scope(_project(task.project, task.domain), task.name, paused=paused)
+        case "task_id":
+            name = ids.task_name(request.task_id)
+            return Scope(_project(name.project, name.domain), name.name, name.version, paused)
+        case "trigger_name":
+            raise Unsupported(what="a list of runs by trigger")
+        case _:
+            return Scope(paused=paused)
+
+
+def _project(project: str, domain: str) -> ProjectId:
+    check_scope(project, domain)
+    return ProjectId(project, domain)

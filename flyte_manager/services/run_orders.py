@@ -1,0 +1,155 @@
+"""What CreateRun asks for, made complete: task, name, inputs, base. The decision itself is `ledger.create_run`."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flyteidl2.task import run_pb2, task_definition_pb2
+from flyteidl2.common import run_pb2 as common_run_pb2
+from flyteidl2.workflow import run_service_pb2 as pb
+
+from flyte_manager.domain.errors import BundleGone, Invalid, NotGiven, UnknownTask, Unsupported
+from flyte_manager.domain.ids import ProjectId, RunId
+from flyte_manager.domain.orders import NewRun
+from flyte_manager.domain.ports import Blobs
+from flyte_manager.ledger.projects import Projects
+from flyte_manager.ledger.watch import Reader
+from flyte_manager.wire import ids
+from flyte_manager.wire.data import completed, content, inputs_hash
+from flyte_manager.wire.orders import spec_digest
+from flyte_manager.wire.plan import check_spec, parse_spec, plan, summary
+
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+NAME_LENGTH = 19
+
+
+class CannotRun(Unsupported):
+    """{why}"""
+
+
+class BaseOutside(Invalid):
+    """run_base_dir {given!r} lies outside this manager's store: leave it out, or choose a folder below {store}"""
+
+
+class InputsGone(Invalid):
+    """the inputs {uri} are not in this manager's store: send them with DataProxyService.UploadInputs first"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrders:
+    """Makes a NewRun of a CreateRunRequest."""
+
+    reader: Reader
+    projects: Projects
+    blobs: Blobs
+
+    async def order(self, request: pb.CreateRunRequest, request_id: str) -> NewRun:
+        """`request_id` is the client's x-request-id, the same in each retry; "" when it sent none. Raises refusals that
+        name what is missing, unknown or not supported; writes the inputs of a request that brings them along."""
+        scope = _scope(request)
+        await self.projects.admit_write(scope)
+        if request.run_spec.relation.relation_type == common_run_pb2.RELATION_TYPE_RECOVER:
+            raise CannotRun(why="recover is not supported yet: use `flyte rerun`, which runs everything again")
+        spec = await self._task(request)
+        task_plan = plan(spec)
+        if task_plan.unsupported:
+            raise CannotRun(why=task_plan.unsupported)
+        await self._check_bundle(task_plan.args)
+        run = _run_id(request, scope, request_id)
+        base = await self._base(request.run_spec, run)
+        hashed, input_uri = await self._inputs(request, spec, base)
+        digest, spec_content = spec_digest(spec)
+        return NewRun(
+            id=run,
+            task=summary(spec),
+            spec=spec_content,
+            spec_digest=digest,
+            digest=hashlib.sha256(f"{digest}\n{hashed}".encode()).hexdigest(),
+            input_uri=input_uri,
+            base_uri=base,
+            run_spec=request.run_spec.SerializeToString(deterministic=True),
+            source=request.source,
+            relation=common_run_pb2.RelationType.Name(request.run_spec.relation.relation_type),
+            related_to=request.run_spec.relation.related_to.name,
+        )
+
+    async def _task(self, request: pb.CreateRunRequest) -> task_definition_pb2.TaskSpec:
+        match request.WhichOneof("task"):
+            case "task_spec":
+                check_spec(request.task_spec)
+                return request.task_spec
+            case "task_id":
+                name = ids.task_name(request.task_id)
+                found = await self.reader.deployed(name)
+                if found is None:
+                    raise UnknownTask(
+                        name=name.name, version=name.version, project=name.project, domain=name.domain
+                    )
+                return parse_spec(await self.reader.spec(found.spec_digest))
+            case "trigger_name":
+                raise CannotRun(why="triggers are not supported yet: run the task itself")
+            case _:
+                raise NotGiven(field="task (task_spec or task_id)")
+
+    async def _check_bundle(self, args: Sequence[str]) -> None:
+        """The SDK remembers for a day where it put the code; the store may have been emptied meanwhile."""
+        for option, uri in zip(args, args[1:], strict=False):
+            if option in ("--tgz", "--pkl") and not await self.blobs.exists(uri):
+                raise BundleGone(uri=uri)
+
+    async def _base(self, run_spec: run_pb2.RunSpec, run: RunId) -> str:
+        given = run_spec.run_base_dir.rstrip("/")
+        store = self.blobs.join(run.project, run.domain)
+        if not given:
+            return f"{store}/{run.name}"
+        try:
+            await self.blobs.exists(f"{given}/inputs.pb")
+        except Invalid:
+            raise BaseOutside(given=given, store=store) from None
+        return given
+
+    async def _inputs(
+        self, request: pb.CreateRunRequest, spec: task_definition_pb2.TaskSpec, base: str
+    ) -> tuple[str, str]:
+        """(hash, uri) of the inputs; those in the request itself are written to the run's base."""
+        if request.WhichOneof("input_wrapper") == "offloaded_input_data":
+            data = request.offloaded_input_data
+            if not data.uri:
+                raise NotGiven(field="offloaded_input_data.uri")
+            if not await self.blobs.exists(data.uri):
+                raise InputsGone(uri=data.uri)
+            return data.inputs_hash or data.uri, data.uri
+        inputs = completed(request.inputs, spec)
+        hashed = inputs_hash(inputs, spec)
+        # the folder carries the hash: a request with other inputs for the same name must not overwrite these
+        uri = f"{base}/inputs/{hashlib.sha256(hashed.encode()).hexdigest()[:16]}/inputs.pb"
+        await self.blobs.write(uri, content(inputs))
+        return hashed, uri
+
+
+def _scope(request: pb.CreateRunRequest) -> ProjectId:
+    match request.WhichOneof("id"):
+        case "run_id":
+            run = ids.run_id(request.run_id)
+            return ProjectId(run.project, run.domain, run.org)
+        case "project_id":
+            return ids.project_id(request.project_id)
+        case _:
+            raise NotGiven(field="id (run_id or project_id)")
+
+
+def _run_id(request: pb.CreateRunRequest, scope: ProjectId, request_id: str) -> RunId:
+    """The name given; else one derived from the request, so that its retries find the same run (DESIGN.md §4.4)."""
+    if request.WhichOneof("id") == "run_id":
+        return ids.run_id(request.run_id)
+    if request_id:
+        content = request.SerializeToString(deterministic=True)
+        number = int.from_bytes(hashlib.sha256(request_id.encode() + b"\n" + content).digest())
+    else:
+        number = secrets.randbits(128)
+    letters = []
+    for _ in range(NAME_LENGTH):
+        number, rest = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[rest])
+    return RunId(scope.project, scope.domain, "r" + "".join(letters), scope.org)

@@ -1,0 +1,86 @@
+"""TaskService: deployed tasks. A version is for good: deploying it again must bring the same spec."""
+
+from dataclasses import replace
+
+from flyteidl2.task import task_service_connect
+from flyteidl2.task import task_service_pb2 as pb
+
+from flyte_manager.domain.catalog import DeployedTask
+from flyte_manager.domain.errors import Exists, NotGiven, UnknownTask, Unsupported
+from flyte_manager.domain.filters import next_token
+from flyte_manager.domain.ids import ProjectId
+from flyte_manager.domain.ports import Clock
+from flyte_manager.ledger.projects import Projects
+from flyte_manager.services.context import Context
+from flyte_manager.store import tasks
+from flyte_manager.store.engine import Database, Transaction
+from flyte_manager.wire import deployed, ids, listing, plan
+from flyte_manager.wire.orders import spec_digest
+
+
+class TaskDiffers(Exists):
+    """task {name!r} version {version!r} exists already with another spec: deploy it under another version
+    (`flyte deploy --version`)."""
+
+
+class TaskService(task_service_connect.TaskService):
+    def __init__(self, *, projects: Projects, database: Database, clock: Clock) -> None:
+        self._projects = projects
+        self._database = database
+        self._clock = clock
+
+    async def deploy_task(self, request: pb.DeployTaskRequest, _ctx: Context) -> pb.DeployTaskResponse:
+        name = deployed.version_name(request.task_id)
+        if not request.HasField("spec"):
+            raise NotGiven(field="spec")
+        plan.check_spec(request.spec)
+        if request.triggers:
+            raise Unsupported(what="a task with triggers (deploy it without them, and start it yourself)")
+        await self._projects.admit_write(ProjectId(name.project, name.domain, name.org))
+        digest, content = spec_digest(request.spec)
+        task = deployed.deployed_task(name, request.spec, digest=digest, at=self._clock())
+
+        def write(tx: Transaction) -> None:
+            found = tasks.get(tx.connection, name)
+            if found is None:
+                tasks.keep_spec(tx, digest, content)
+                tasks.insert(tx, task)
+            elif found.spec_digest != digest:
+                raise TaskDiffers(name=name.name, version=name.version)
+
+        await self._database.write(write)
+        return pb.DeployTaskResponse()
+
+    async def get_task_details(self, request: pb.GetTaskDetailsRequest, _ctx: Context) -> pb.GetTaskDetailsResponse:
+        name = deployed.version_name(request.task_id)
+        task = await self._database.read(lambda connection: tasks.get(connection, name))
+        if task is None:
+            raise UnknownTask(name=name.name, version=name.version, project=name.project, domain=name.domain)
+        digest = task.spec_digest
+        spec = await self._database.read(lambda connection: tasks.spec(connection, digest))
+        return pb.GetTaskDetailsResponse(details=deployed.details_proto(task, spec or b""))
+
+    async def list_tasks(self, request: pb.ListTasksRequest, _ctx: Context) -> pb.ListTasksResponse:
+        query = deployed.task_query(request)
+        scope: ProjectId | None = None
+        if request.WhichOneof("scope_by") == "project_id":
+            scope = ids.project_id(request.project_id)
+            await self._projects.check_read(scope)
+        found, matching = await self._database.read(lambda connection: tasks.latest(connection, scope, query))
+        total = matching
+        if query.filters:
+            everything = replace(query, filters=(), order=(), limit=1, offset=0)
+            _, total = await self._database.read(lambda connection: tasks.latest(connection, scope, everything))
+        shown: list[DeployedTask] = list(found[: query.limit])
+        return pb.ListTasksResponse(
+            tasks=[deployed.task_proto(task) for task in shown],
+            token=next_token(query, len(found)),
+            metadata=pb.ListTasksResponse.ListTasksMetadata(total=total, filtered_total=matching),
+        )
+
+    async def list_versions(self, request: pb.ListVersionsRequest, _ctx: Context) -> pb.ListVersionsResponse:
+        name = deployed.task_of_versions(request.task_name)
+        await self._projects.check_read(ProjectId(name.project, name.domain))
+        query = listing.query(request.request)
+        found = await self._database.read(lambda connection: tasks.versions(connection, name, query))
+        return deployed.versions_proto(found, query)

@@ -1,0 +1,213 @@
+"""Rows of table actions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from flyte_manager.domain.actions import Action, TaskName, TaskSummary
+from flyte_manager.domain.attempts import ErrorKind, Failure
+from flyte_manager.domain.filters import Order, Query
+from flyte_manager.domain.ids import ActionId, RunId
+from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.store.engine import Transaction
+from flyte_manager.store.listing import KIND, MOMENT, NUMBER, PHASE, Field, ordered, paged
+from flyte_manager.store.tables import actions
+
+PAGE = 500
+"""Rows that a watcher reads at once."""
+
+FIELDS = {
+    "name": Field(actions.c.name),
+    "parent": Field(actions.c.parent),
+    "group": Field(actions.c.group),
+    "phase": Field(actions.c.phase, PHASE),
+    "action_type": Field(actions.c.kind, KIND),
+    "task_name": Field(actions.c.task_name),
+    "task_version": Field(actions.c.task_version),
+    "task_type": Field(actions.c.task_type),
+    "short_name": Field(actions.c.short_name),
+    "function_name": Field(actions.c.function),
+    "environment_name": Field(actions.c.environment),
+    "attempts": Field(actions.c.attempt, NUMBER),
+    "created_at": Field(actions.c.created_at, MOMENT),
+    "started_at": Field(actions.c.started_at, MOMENT),
+    "ended_at": Field(actions.c.ended_at, MOMENT),
+}
+OLDEST = (Order("created_at", descending=False), Order("name", descending=False))
+
+_KEY = ("project", "domain", "run", "name")
+_BY_KEY = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for column in _KEY))
+_CHANGING = (
+    "phase state attempt user_failures system_failures output_uri reason error_kind error_code error_message "
+    "error_recoverable value started_at ended_at not_before attempt_revision revision spec"
+).split()
+_UPDATE = actions.update().where(_BY_KEY).values({column: sa.bindparam(f"new_{column}") for column in _CHANGING})
+_GET = actions.select().where(_BY_KEY)
+_OF_RUN = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for column in ("project", "domain", "run")))
+_PAST_CURSOR = sa.tuple_(actions.c.revision, actions.c.name) > sa.tuple_(
+    sa.bindparam("after_revision", type_=sa.Integer), sa.bindparam("after_name", type_=sa.Text)
+)
+_CHANGED = (
+    actions.select().where(_OF_RUN, _PAST_CURSOR).order_by(actions.c.revision, actions.c.name).limit(PAGE)
+)
+_CHILDREN = _CHANGED.where(actions.c.parent == sa.bindparam("key_parent"))
+_LIVE_CHILDREN = actions.select().where(
+    _OF_RUN, actions.c.ended_at.is_(None), actions.c.parent == sa.bindparam("key_parent")
+)
+_LIVE = actions.select().where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at)
+
+
+def insert(tx: Transaction, action: Action) -> None:
+    tx.connection.execute(actions.insert(), _values(action))
+
+
+def update(tx: Transaction, action: Action) -> None:
+    values = _values(action)
+    tx.connection.execute(_UPDATE, _key(action.id) | {f"new_{column}": values[column] for column in _CHANGING})
+
+
+def get(connection: sa.Connection, action: ActionId) -> Action | None:
+    row = connection.execute(_GET, _key(action)).one_or_none()
+    return _action(row) if row else None
+
+
+Cursor = tuple[int, str]
+"""Revision and name of the row read last: one transaction may change more rows than a page holds."""
+
+START: Cursor = (0, "")
+
+
+def children(connection: sa.Connection, parent: ActionId, after: Cursor) -> Sequence[Action]:
+    """At most PAGE children changed past the cursor, in the order of their changes."""
+    rows = connection.execute(_CHILDREN, _run_key(parent.run) | _cursor(after) | {"key_parent": parent.name})
+    return [_action(row) for row in rows]
+
+
+def changed(connection: sa.Connection, run: RunId, after: Cursor) -> Sequence[Action]:
+    """At most PAGE actions of the run changed past the cursor, in the order of their changes."""
+    return [_action(row) for row in connection.execute(_CHANGED, _run_key(run) | _cursor(after))]
+
+
+def live_children(connection: sa.Connection, parent: ActionId) -> Sequence[Action]:
+    return [_action(row) for row in connection.execute(_LIVE_CHILDREN, _run_key(parent.run) | {"key_parent": parent.name})]
+
+
+def live(connection: sa.Connection) -> Sequence[Action]:
+    """All actions that have not ended, oldest first."""
+    return [_action(row) for row in connection.execute(_LIVE)]
+
+
+def page(connection: sa.Connection, run: RunId, query: Query) -> Sequence[Action]:
+    """One row more than the page holds, oldest first unless the query says otherwise."""
+    statement = paged(actions.select().where(_OF_RUN), FIELDS, ordered(query, *OLDEST))
+    return [_action(row) for row in connection.execute(statement, _run_key(run))]
+
+
+def roots(connection: sa.Connection, runs: Sequence[RunId]) -> dict[RunId, Action]:
+    """The root actions of these runs."""
+    keys = [(run.project, run.domain, run.name) for run in runs]
+    columns = sa.tuple_(actions.c.project, actions.c.domain, actions.c.run)
+    statement = actions.select().where(columns.in_(keys), actions.c.parent == "")
+    found = [_action(row) for row in connection.execute(statement)]
+    return {action.id.run: action for action in found}
+
+
+def _run_key(run: RunId) -> dict[str, object]:
+    return {"key_project": run.project, "key_domain": run.domain, "key_run": run.name}
+
+
+def _cursor(after: Cursor) -> dict[str, object]:
+    return {"after_revision": after[0], "after_name": after[1]}
+
+
+def _key(action: ActionId) -> dict[str, object]:
+    return _run_key(action.run) | {"key_name": action.name}
+
+
+def _values(action: Action) -> dict[str, object]:
+    run, task, failure = action.id.run, action.task, action.failure
+    return {
+        "project": run.project,
+        "domain": run.domain,
+        "run": run.name,
+        "name": action.id.name,
+        "org": run.org,
+        "parent": action.parent,
+        "group": action.group,
+        "kind": action.kind.name,
+        "phase": action.phase.name,
+        "state": action.state,
+        "attempt": action.attempt,
+        "user_failures": action.user_failures,
+        "system_failures": action.system_failures,
+        "task_project": task.name.project,
+        "task_domain": task.name.domain,
+        "task_name": task.name.name,
+        "task_version": task.name.version,
+        "task_type": task.type,
+        "short_name": task.short_name,
+        "environment": task.environment,
+        "function": task.function,
+        "spec_digest": action.spec_digest,
+        "spec": action.spec,
+        "input_uri": action.input_uri,
+        "base_uri": action.base_uri,
+        "cache_key": action.cache_key,
+        "output_uri": action.output_uri,
+        "reason": action.reason,
+        "error_kind": failure.kind.name if failure else "",
+        "error_code": failure.code if failure else "",
+        "error_message": failure.message if failure else "",
+        "error_recoverable": failure.recoverable if failure else False,
+        "value": action.value,
+        "created_at": action.created_at,
+        "started_at": action.started_at,
+        "ended_at": action.ended_at,
+        "not_before": action.not_before,
+        "attempt_revision": action.attempt_revision,
+        "revision": action.revision,
+    }
+
+
+def _action(row: "sa.Row[Any]") -> Action:
+    return Action(
+        id=ActionId(RunId(row.project, row.domain, row.run, row.org), row.name),
+        kind=Kind[row.kind],
+        phase=Phase[row.phase],
+        created_at=row.created_at,
+        parent=row.parent,
+        group=row.group,
+        state=row.state,
+        attempt=row.attempt,
+        user_failures=row.user_failures,
+        system_failures=row.system_failures,
+        task=TaskSummary(
+            TaskName(row.task_project, row.task_domain, row.task_name, row.task_version, row.org),
+            row.task_type,
+            row.short_name,
+            row.environment,
+            row.function,
+        ),
+        spec_digest=row.spec_digest,
+        spec=row.spec or b"",
+        input_uri=row.input_uri,
+        base_uri=row.base_uri,
+        cache_key=row.cache_key,
+        output_uri=row.output_uri,
+        reason=row.reason,
+        failure=failure(row),
+        value=row.value or b"",
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        not_before=row.not_before,
+        attempt_revision=row.attempt_revision,
+        revision=row.revision,
+    )
+
+
+def failure(row: "sa.Row[Any]") -> Failure | None:
+    """The failure in a row of actions or attempts."""
+    if not row.error_kind:
+        return None
+    return Failure(ErrorKind[row.error_kind], row.error_code, row.error_message, bool(row.error_recoverable))

@@ -1,0 +1,99 @@
+"""Rows of table attempts."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from flyte_manager.domain.attempts import Attempt, Event, Transition, Usage
+from flyte_manager.domain.ids import ActionId, AttemptId, RunId
+from flyte_manager.domain.phases import Phase
+from flyte_manager.store.actions import failure
+from flyte_manager.store.engine import Transaction
+from flyte_manager.store.tables import attempts
+
+_KEY = ("project", "domain", "run", "action")
+_OF_ACTION = sa.and_(*(attempts.c[column] == sa.bindparam(f"key_{column}") for column in _KEY))
+_BY_KEY = sa.and_(_OF_ACTION, attempts.c.attempt == sa.bindparam("key_attempt"))
+_CHANGING = [column.name for column in attempts.columns if column.name not in (*_KEY, "attempt", "created_at")]
+_UPDATE = attempts.update().where(_BY_KEY).values({column: sa.bindparam(f"new_{column}") for column in _CHANGING})
+_GET = attempts.select().where(_BY_KEY)
+_ALL = attempts.select().where(_OF_ACTION).order_by(attempts.c.attempt)
+
+
+def insert(tx: Transaction, attempt: Attempt) -> None:
+    tx.connection.execute(attempts.insert(), _values(attempt))
+
+
+def update(tx: Transaction, attempt: Attempt) -> None:
+    values = _values(attempt)
+    key = _key(attempt.id.action) | {"key_attempt": attempt.id.number}
+    tx.connection.execute(_UPDATE, key | {f"new_{column}": values[column] for column in _CHANGING})
+
+
+def get(connection: sa.Connection, attempt: AttemptId) -> Attempt | None:
+    row = connection.execute(_GET, _key(attempt.action) | {"key_attempt": attempt.number}).one_or_none()
+    return _attempt(row) if row else None
+
+
+def of_action(connection: sa.Connection, action: ActionId) -> Sequence[Attempt]:
+    return [_attempt(row) for row in connection.execute(_ALL, _key(action))]
+
+
+def _key(action: ActionId) -> dict[str, object]:
+    run = action.run
+    return {"key_project": run.project, "key_domain": run.domain, "key_run": run.name, "key_action": action.name}
+
+
+def _values(attempt: Attempt) -> dict[str, object]:
+    run, fault, usage = attempt.id.action.run, attempt.failure, attempt.usage
+    return {
+        "project": run.project,
+        "domain": run.domain,
+        "run": run.name,
+        "action": attempt.id.action.name,
+        "attempt": attempt.id.number,
+        "phase": attempt.phase.name,
+        "created_at": attempt.created_at,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "output_uri": attempt.output_uri,
+        "report_uri": attempt.report_uri,
+        "error_kind": fault.kind.name if fault else "",
+        "error_code": fault.code if fault else "",
+        "error_message": fault.message if fault else "",
+        "error_recoverable": fault.recoverable if fault else False,
+        "cpu_seconds": usage.cpu_seconds if usage else None,
+        "peak_memory": usage.peak_memory if usage else None,
+        "logs_available": attempt.logs_available,
+        "transitions": [{"phase": each.phase.name, "at": each.at.isoformat()} for each in attempt.transitions],
+        "events": [_event_values(each) for each in attempt.events],
+    }
+
+
+def _event_values(event: Event) -> dict[str, object]:
+    return {"at": event.at.isoformat(), "message": event.message, "reason": event.reason, "warning": event.warning}
+
+
+def _event(values: Mapping[str, Any]) -> Event:
+    return Event(datetime.fromisoformat(values["at"]), values["message"], values["reason"], values["warning"])
+
+
+def _attempt(row: "sa.Row[Any]") -> Attempt:
+    return Attempt(
+        id=AttemptId(ActionId(RunId(row.project, row.domain, row.run), row.action), row.attempt),
+        phase=Phase[row.phase],
+        created_at=row.created_at,
+        transitions=tuple(
+            Transition(Phase[each["phase"]], datetime.fromisoformat(each["at"])) for each in row.transitions
+        ),
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        failure=failure(row),
+        output_uri=row.output_uri,
+        report_uri=row.report_uri,
+        usage=None if row.cpu_seconds is None else Usage(row.cpu_seconds, row.peak_memory or 0),
+        events=tuple(_event(each) for each in row.events),
+        logs_available=bool(row.logs_available),
+    )

@@ -1,0 +1,325 @@
+"""The door to SQLite: one thread that writes, a few that read.
+
+    write(f) ─▶ waiting ─▶ writer thread: BEGIN IMMEDIATE · f1 f2 … f200 · COMMIT (fsync) ─▶ one wake-up per event loop
+    read(q) ──▶ reader threads, each transaction a snapshot of what is committed
+
+While one commit waits for the disk, the next batch gathers: many callers share an fsync, a single one waits for none
+but its own. If an operation raises after it has changed something, or the COMMIT fails, all is rolled back and each
+operation runs again alone; so operations must be repeatable and have no effect outside the database. One that raises
+before it changed anything left no trace and fails by itself. There are no savepoints: they halve the speed and don't
+survive a full disk.
+
+Revisions come from a counter of the writer thread that starts above the highest one in the tables. A run of an
+operation never uses one again, so rolled back ones leave gaps, and what commits later has the higher revision.
+
+pysqlite's own idea of transactions is off (isolation_level=None): BEGIN is ours.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import sqlalchemy as sa
+
+from flyte_manager.domain.ports import Clock
+from flyte_manager.store.faults import DatabaseClosed, DatabaseMoved, busy, explained
+from flyte_manager.store.instance import InstanceLock, identify
+from flyte_manager.store.tables import metadata
+from flyte_manager.store.upgrade import in_words, inspect_file, unopened, upgrade
+
+T = TypeVar("T")
+
+BATCH = 200
+READERS = 4
+BUSY_SECONDS = 5.0
+BUSY_TRIES = 6
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What a write works with. Rows that it changes are stamped with `revision`, which grows in commit order over the
+    whole database."""
+
+    connection: sa.Connection
+    revision: int
+
+
+class _Job(Generic[T]):
+    """One write: what to do, who waits for it, and how it ended."""
+
+    __slots__ = ("done", "error", "loop", "operation", "result")
+
+    def __init__(self, operation: Callable[[Transaction], T], loop: asyncio.AbstractEventLoop) -> None:
+        self.operation = operation
+        self.loop = loop
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+
+class _Writer:
+    """The one thread that writes."""
+
+    def __init__(self, engine: sa.Engine, connection: sa.Connection, *, file: Path, revision: int) -> None:
+        self._engine = engine
+        self._connection = connection
+        self._file = file
+        self._revision = revision
+        self._inode = _inode(file)
+        self._waiting: deque[_Job[Any]] = deque()
+        self._arrival = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, job: _Job[Any]) -> None:
+        with self._arrival:
+            if self._closing:
+                raise DatabaseClosed
+            self._waiting.append(job)
+            self._arrival.notify()
+
+    def close(self) -> None:
+        """Returns when all that waited is written."""
+        with self._arrival:
+            self._closing = True
+            self._arrival.notify()
+        self._thread.join()
+        self._connection.close()
+        self._engine.dispose()
+
+    def _serve(self) -> None:
+        while batch := self._next_batch():
+            self._process(batch)
+
+    def _next_batch(self) -> Sequence[_Job[Any]]:
+        """The jobs that wait, at least one; none at the end."""
+        with self._arrival:
+            while not self._waiting and not self._closing:
+                self._arrival.wait()
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+
+    def _process(self, batch: Sequence[_Job[Any]]) -> None:
+        """Runs the jobs in one transaction, or each in its own where that fails, and wakes their callers."""
+        try:
+            self._begin()
+        except Exception as error:  # nothing has run, and alone nothing would either
+            self._undo()
+            self._fail(batch, error)
+            return
+        try:
+            for job in batch:
+                self._run(job)
+            self._connection.commit()
+        except BaseException as error:  # whatever an operation raises, the writer lives on
+            self._undo()
+            if len(batch) == 1:
+                self._fail(batch, error)
+            else:
+                for job in batch:
+                    self._process([job])
+            return
+        _wake(batch)
+
+    def _begin(self) -> None:
+        if self._connection.closed:
+            self._connection = self._engine.connect()
+        if _inode(self._file) != self._inode:
+            raise DatabaseMoved(file=self._file)
+        for left in reversed(range(BUSY_TRIES)):
+            try:
+                self._connection.begin()
+            except sa.exc.OperationalError as error:
+                if not busy(error) or not left or self._closing:
+                    raise
+                log.warning(
+                    "another program has kept the database %s locked for %g s, waiting on", self._file, BUSY_SECONDS
+                )
+            else:
+                return
+
+    def _run(self, job: _Job[Any]) -> None:
+        """Runs one operation. Raises what it raised when it left a trace in the transaction."""
+        driver = self._driver()
+        changes = driver.total_changes
+        self._revision += 1
+        job.result = job.error = None
+        try:
+            job.result = job.operation(Transaction(self._connection, self._revision))
+        except Exception as error:
+            if driver.total_changes != changes or not driver.in_transaction:
+                raise
+            job.error = explained(error, self._file)
+
+    def _undo(self) -> None:
+        """Leaves the connection without a transaction, if need be by closing it."""
+        try:
+            self._connection.rollback()
+            driver = self._driver()
+            if driver.in_transaction:  # after a failed COMMIT SQLAlchemy believes that it has ended
+                driver.rollback()
+        except Exception:
+            log.exception("the writer's connection to %s can't roll back and is opened anew", self._file)
+            self._connection.invalidate()
+            self._connection.close()
+
+    def _fail(self, batch: Sequence[_Job[Any]], error: BaseException) -> None:
+        for job in batch:
+            job.error = explained(error, self._file)
+        _wake(batch)
+
+    def _driver(self) -> Any:
+        return self._connection.connection.driver_connection
+
+
+class Database:
+    """One SQLite file, served by this process alone."""
+
+    def __init__(
+        self, file: Path, *, lock: InstanceLock, writer: _Writer, readers: sa.Engine, instance_id: str
+    ) -> None:
+        """Use `open`."""
+        self._file = file
+        self._lock = lock
+        self._writer = writer
+        self._readers = readers
+        self._instance_id = instance_id
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
+
+    @classmethod
+    def open(cls, file: Path, *, clock: Clock) -> "Database":
+        """Locks the file, makes or migrates it, and starts the writer. Blocks.
+
+        Raises MigrationsFailed, AlreadyServed.
+        """
+        file = file.absolute()
+        with ExitStack() as opened:
+            lock = _lock(file)
+            opened.callback(lock.release)
+            engine = _engine(file, begin="BEGIN IMMEDIATE", pragmas=("synchronous=FULL", "journal_size_limit=67108864"))
+            with in_words(file):
+                connection = engine.connect()
+                opened.callback(engine.dispose)
+                opened.callback(connection.close)
+                upgrade(connection, file)
+                with connection.begin():
+                    instance_id = identify(connection, clock)
+                    revision = _highest_revision(connection)
+            opened.pop_all()
+        writer = _Writer(engine, connection, file=file, revision=revision)
+        readers = _engine(file, begin="BEGIN", pragmas=("query_only=ON",))
+        return cls(file, lock=lock, writer=writer, readers=readers, instance_id=instance_id)
+
+    @property
+    def instance_id(self) -> str:
+        """A random id that the database keeps from its first use on."""
+        return self._instance_id
+
+    async def write(self, operation: Callable[[Transaction], T]) -> T:
+        """Runs the operation in the writer thread and returns its result once it is on the disk.
+
+        It may run more than once, and shares its transaction with others unless one of them fails. It raises what the
+        operation raises (then nothing of it is kept), DatabaseUnusable when the file or its disk is at fault. When the
+        caller is cancelled, the operation may happen all the same.
+        """
+        job = _Job(operation, asyncio.get_running_loop())
+        self._writer.put(job)
+        await job.done
+        if job.error is not None:
+            raise job.error
+        return cast("T", job.result)
+
+    async def read(self, query: Callable[[sa.Connection], T]) -> T:
+        """Runs the query in a reader thread, on one snapshot of what is committed. It returns plain data."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._query, query)
+
+    async def ping(self) -> None:
+        """Raises what keeps the database from being written; nothing is written."""
+        await self.write(lambda tx: tx.connection.execute(sa.select(1)).scalar_one())
+
+    def close(self) -> None:
+        """Writes what waits, then lets the file go. Blocks; later writes get DatabaseClosed."""
+        self._writer.close()
+        self._threads.shutdown()
+        self._readers.dispose()
+        self._lock.release()
+
+    def _query(self, query: Callable[[sa.Connection], T]) -> T:
+        try:
+            with self._readers.connect() as connection, connection.begin():
+                return query(connection)
+        except StopIteration as error:  # a future can't carry it: its caller would wait for ever
+            raise RuntimeError("the query raised StopIteration") from error
+        except sa.exc.DBAPIError as error:
+            raise explained(error, self._file) from error
+
+
+def _lock(file: Path) -> InstanceLock:
+    inspect_file(file)
+    try:
+        return InstanceLock(file)
+    except OSError as error:
+        raise unopened(file, error) from error
+
+
+def _engine(file: Path, *, begin: str, pragmas: Sequence[str]) -> sa.Engine:
+    """An engine whose transactions begin with `begin` and whose connections are set up with the pragmas."""
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(file)),
+        connect_args={"isolation_level": None, "timeout": BUSY_SECONDS, "check_same_thread": False},
+        hide_parameters=True,  # values of secrets don't belong into errors
+    )
+
+    def set_up(connection: Any, _record: object) -> None:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    def start(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    sa.event.listen(engine, "connect", set_up)
+    sa.event.listen(engine, "begin", start)
+    return engine
+
+
+def _highest_revision(connection: sa.Connection) -> int:
+    """The highest revision that any row was stamped with."""
+    stamped = [table.c.revision for table in metadata.tables.values() if "revision" in table.c]
+    return max((connection.execute(sa.select(sa.func.max(column))).scalar() or 0 for column in stamped), default=0)
+
+
+def _inode(file: Path) -> tuple[int, int] | None:
+    """Which file it is, None when there is none."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _wake(batch: Sequence[_Job[Any]]) -> None:
+    """Lets the callers of the jobs go on, with one call into each of their event loops."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Job[Any]]] = {}
+    for job in batch:
+        loops.setdefault(job.loop, []).append(job)
+    for loop, jobs in loops.items():
+        try:
+            loop.call_soon_threadsafe(_settle, jobs)
+        except RuntimeError:  # the loop is closed, so nobody waits there any more
+            log.debug("%d writes ended after their callers", len(jobs))
+
+
+def _settle(jobs: Sequence[_Job[Any]]) -> None:
+    for job in jobs:
+        if not job.done.done():  # a cancelled caller's is
+            job.done.set_result(None)

@@ -1,0 +1,1 @@
+"""flyteidl2 <-> domain: the one place that knows both."""

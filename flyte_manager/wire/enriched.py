@@ -1,0 +1,65 @@
+"""WatchActions: actions with whether they meet the watcher's filter, and the phases of their children."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from flyteidl2.common import list_pb2
+from flyteidl2.workflow import run_definition_pb2
+
+from flyte_manager.domain.actions import Action
+from flyte_manager.domain.errors import Invalid
+from flyte_manager.wire import runs
+from flyte_manager.wire.phases import phase_of
+
+
+class BadWatchFilter(Invalid):
+    """WatchActions filters by PHASE (VALUE_IN, phase numbers) and NAME (CONTAINS_CASE_INSENSITIVE), not by {given}."""
+
+
+class Enriched:
+    """One watcher's view of a run: remembers the phases it was told, to count them for each parent."""
+
+    def __init__(self, filters: Sequence[list_pb2.Filter]) -> None:
+        """Raises BadWatchFilter, UnknownPhase."""
+        self._phases: set[int] = set()
+        self._names: list[str] = []
+        for each in filters:
+            self._read(each)
+        self._known: dict[str, Action] = {}
+        self._counts: dict[str, Counter[int]] = {}
+
+    def take(self, page: Sequence[Action]) -> Iterator[run_definition_pb2.EnrichedAction]:
+        """The changed actions and the parents whose counts changed with them, oldest first."""
+        changed: dict[str, Action] = {}
+        for action in page:
+            before = self._known.get(action.id.name)
+            counts = self._counts.setdefault(action.parent, Counter())
+            if before is not None:
+                counts[before.phase] -= 1
+            counts[action.phase] += 1
+            self._known[action.id.name] = action
+            changed[action.id.name] = action
+            parent = self._known.get(action.parent)
+            if parent is not None:
+                changed[parent.id.name] = parent
+        for action in sorted(changed.values(), key=lambda each: (each.created_at, each.id.name)):
+            yield self._enriched(action)
+
+    def _read(self, each: list_pb2.Filter) -> None:
+        field = each.field.lower()
+        if field == "phase" and each.function == list_pb2.Filter.VALUE_IN:
+            self._phases |= {phase_of(int(value)) if value.isdigit() else phase_of(-1) for value in each.values}
+        elif field == "name" and each.function == list_pb2.Filter.CONTAINS_CASE_INSENSITIVE:
+            self._names += [value.lower() for value in each.values]
+        else:
+            raise BadWatchFilter(given=f"{each.field} {list_pb2.Filter.Function.Name(each.function)}")
+
+    def _enriched(self, action: Action) -> run_definition_pb2.EnrichedAction:
+        shown = (action.task.short_name or action.id.name).lower()
+        meets = (not self._phases or action.phase in self._phases) and all(name in shown for name in self._names)
+        counts = self._counts.get(action.id.name, Counter())
+        return run_definition_pb2.EnrichedAction(
+            action=runs.action(action),
+            meets_filter=meets,
+            children_phase_counts={phase: count for phase, count in counts.items() if count},
+        )

@@ -1,0 +1,48 @@
+"""Identifiers. Reading one checks its names by meaning (DESIGN.md §4.9), writing one echoes the org."""
+
+from flyteidl2.common import identifier_pb2
+from flyteidl2.task import task_definition_pb2
+
+from flyte_manager.domain.actions import TaskName
+from flyte_manager.domain.errors import NotGiven
+from flyte_manager.domain.ids import ActionId, ProjectId, RunId, check_action, check_run, check_scope
+
+
+def project_id(proto: identifier_pb2.ProjectIdentifier) -> ProjectId:
+    check_scope(proto.name, proto.domain)
+    return ProjectId(proto.name, proto.domain, proto.organization)
+
+
+def run_id(proto: identifier_pb2.RunIdentifier) -> RunId:
+    run = RunId(proto.project, proto.domain, proto.name, proto.org)
+    check_run(run)
+    return run
+
+
+def action_id(proto: identifier_pb2.ActionIdentifier) -> ActionId:
+    if not proto.HasField("run"):
+        raise NotGiven(field="action_id.run")
+    action = ActionId(run_id(proto.run), proto.name)
+    check_action(action)
+    return action
+
+
+def task_name(proto: task_definition_pb2.TaskIdentifier) -> TaskName:
+    check_scope(proto.project, proto.domain)
+    if not proto.name:
+        raise NotGiven(field="task name")
+    return TaskName(proto.project, proto.domain, proto.name, proto.version, proto.org)
+
+
+def run_proto(run: RunId) -> identifier_pb2.RunIdentifier:
+    return identifier_pb2.RunIdentifier(org=run.org, project=run.project, domain=run.domain, name=run.name)
+
+
+def action_proto(action: ActionId) -> identifier_pb2.ActionIdentifier:
+    return identifier_pb2.ActionIdentifier(run=run_proto(action.run), name=action.name)
+
+
+def task_proto(task: TaskName) -> task_definition_pb2.TaskIdentifier:
+    return task_definition_pb2.TaskIdentifier(
+        org=task.org, project=task.project, domain=task.domain, name=task.name, version=task.version
+    )

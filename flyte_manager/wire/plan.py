@@ -1,0 +1,150 @@
+"""A TaskSpec, read for running it as a process; what this manager can't run yet is refused here, with the cure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from flyteidl2.core import literals_pb2, security_pb2, tasks_pb2
+from flyteidl2.task import run_pb2, task_definition_pb2
+
+from flyte_manager.domain.actions import Budget, TaskName, TaskSummary
+from flyte_manager.domain.errors import Invalid, NotGiven
+from flyte_manager.domain.tasks import SecretRequest, TaskPlan, quantity
+from flyte_manager.wire.times import moment, seconds
+
+_Name = tasks_pb2.Resources.ResourceName
+
+PYTHON_TYPES = ("python", "python-task", "")
+
+
+class BadQuantity(Invalid):
+    """resource {name} of task {task!r}: {problem}"""
+
+
+def parse_spec(spec: bytes) -> task_definition_pb2.TaskSpec:
+    return task_definition_pb2.TaskSpec.FromString(spec)
+
+
+def check_spec(spec: task_definition_pb2.TaskSpec) -> None:
+    """Raises NotGiven for a spec that names no task."""
+    if not spec.HasField("task_template"):
+        raise NotGiven(field="task_spec.task_template")
+    if not spec.task_template.id.name:
+        raise NotGiven(field="task_spec.task_template.id.name")
+
+
+def name_of(spec: task_definition_pb2.TaskSpec) -> TaskName:
+    each = spec.task_template.id
+    return TaskName(each.project, each.domain, each.name, each.version, each.org)
+
+
+def summary(spec: task_definition_pb2.TaskSpec) -> TaskSummary:
+    """What lists show of the task."""
+    template = spec.task_template
+    return TaskSummary(
+        name=name_of(spec),
+        type=template.type,
+        short_name=spec.short_name,
+        environment=spec.environment.name,
+        function=template.id.name.rpartition(".")[2],
+    )
+
+
+def plan(spec: task_definition_pb2.TaskSpec) -> TaskPlan:
+    """How to run the task. Raises BadQuantity."""
+    template = spec.task_template
+    container, metadata = template.container, template.metadata
+    requests = {entry.name: entry.value for entry in container.resources.requests}
+    limits = {entry.name: entry.value for entry in container.resources.limits}
+    name = template.id.name
+    return TaskPlan(
+        args=tuple(container.command) + tuple(container.args),
+        env={pair.key: pair.value for pair in container.env},
+        budget=_budget(metadata.retries),
+        has_outputs=bool(template.interface.outputs.variables),
+        has_report=metadata.generates_deck.value,
+        secrets=tuple(_secret(secret) for secret in template.security_context.secrets),
+        cpu=_amount(requests.get(_Name.CPU) or limits.get(_Name.CPU), "cpu", name),
+        memory=int(_amount(requests.get(_Name.MEMORY) or limits.get(_Name.MEMORY), "memory", name)),
+        memory_limit=int(_amount(limits.get(_Name.MEMORY), "memory", name)),
+        gpus=requests.get(_Name.GPU) or limits.get(_Name.GPU) or "",
+        image=container.image,
+        unsupported=_unsupported(template),
+        not_enforced=_not_enforced(metadata),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a run gives to all its actions."""
+
+    envs: Mapping[str, str]
+    raw_data_prefix: str
+    run_start_time: datetime | None
+
+
+def run_settings(run_spec: bytes) -> RunSettings:
+    spec = run_pb2.RunSpec.FromString(run_spec)
+    return RunSettings(
+        envs={pair.key: pair.value for pair in spec.envs.values},
+        raw_data_prefix=spec.raw_data_storage.raw_data_prefix.rstrip("/"),
+        run_start_time=moment(spec.run_start_time) if spec.HasField("run_start_time") else None,
+    )
+
+
+def _amount(text: str | None, name: str, task: str) -> float:
+    if not text:
+        return 0.0
+    try:
+        return quantity(text)
+    except ValueError as error:
+        raise BadQuantity(name=name, task=task, problem=str(error)) from None
+
+
+def _budget(retries: literals_pb2.RetryStrategy) -> Budget:
+    backoff = retries.backoff
+    return Budget(
+        retries=retries.retries,
+        backoff_base=seconds(backoff.base),
+        backoff_factor=backoff.factor or 2.0,
+        backoff_cap=seconds(backoff.cap),
+    )
+
+
+def _secret(secret: security_pb2.Secret) -> SecretRequest:
+    as_file = secret.mount_requirement == security_pb2.Secret.FILE
+    return SecretRequest(key=secret.key, group=secret.group, env_var="" if as_file else _env_var(secret))
+
+
+def _env_var(secret: security_pb2.Secret) -> str:
+    return secret.env_var or secret.key.upper().replace("-", "_")
+
+
+def _unsupported(template: tasks_pb2.TaskTemplate) -> str:
+    if template.HasField("reuse_policy"):
+        return "reusable containers are not supported yet: remove `reusable=` from the task's environment"
+    match template.WhichOneof("target"):
+        case "k8s_pod":
+            return "pod templates need Kubernetes: remove `pod_template=`, or run it on a cluster"
+        case "sql":
+            return "SQL tasks are not supported: run the query from a Python task"
+        case None:
+            return f"task type {template.type!r} has no container to run: write it as a Python task"
+    if template.metadata.pod_template_name:
+        return "pod templates need Kubernetes: remove `pod_template=`, or run it on a cluster"
+    if template.container.HasField("data_config") or template.type in ("raw-container", "container"):
+        return "ContainerTask needs Kubernetes, there are no containers here: write it as a Python task"
+    if template.type not in PYTHON_TYPES:
+        return f"plugin tasks (type {template.type!r}) are not supported here: write it as a plain Python task"
+    return ""
+
+
+def _not_enforced(metadata: tasks_pb2.TaskMetadata) -> tuple[str, ...]:
+    return tuple(_settings_without_effect(metadata))
+
+
+def _settings_without_effect(metadata: tasks_pb2.TaskMetadata) -> Iterable[str]:
+    if seconds(metadata.timeout) or metadata.HasField("timeouts"):
+        yield "timeout="
+    if metadata.discoverable:
+        yield "cache="
