@@ -86,7 +86,7 @@ def _close_all(kept: set[int]) -> None:
             try:
                 os.close(fd)
             except OSError:
-                continue  # the one that listed the folder
+                continue  # the one by which the folder was listed
 
 
 class Shepherd:
@@ -117,7 +117,9 @@ class Shepherd:
             return "over"
         for name in (disk.WORK, disk.TEMPORARY):
             os.makedirs(os.path.join(order.folder, name), mode=0o700, exist_ok=True)
+        usual = os.umask(0o077)
         _write_secrets(order)
+        os.umask(usual)
         log = os.open(os.path.join(order.folder, disk.LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._log = frames.LogWriter(log, order.log_limit)
         self._wake, wake = os.pipe()
@@ -168,7 +170,7 @@ class Shepherd:
     def watch(self) -> None:
         """Returns when the task's first process has ended."""
         over = False
-        while True:
+        while not over:
             due = min(self._sample_at, self._deadline, self._kill_at)
             output = False
             for fd, _ in self._poll.poll(max(0.0, due - time.monotonic()) * 1000):
@@ -180,12 +182,11 @@ class Shepherd:
                 else:
                     output = True
                     self._read(fd)
-            if over:
-                return
-            self._tick(time.monotonic())
-            self._reap_orphans()
-            if output:
-                self._nap()
+            if not over:
+                self._tick(time.monotonic())
+                self._reap_orphans()
+                if output:
+                    self._nap()
 
     def finish(self) -> None:
         """Kills leftovers, writes the rest of the output and the record. The shepherd ends after this."""
@@ -293,7 +294,7 @@ def _write_secrets(order: disk.Order) -> None:
     shutil.rmtree(root, ignore_errors=True)
     for name, content in order.secrets.items():
         path = os.path.join(root, name)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(base64.b64decode(content))
 

@@ -96,15 +96,18 @@ async def test_a_folder_locked_by_somebody_else_means_try_again(cold: World) -> 
 
 async def test_stop_asks_all_processes_politely(cold: World, tmp_path: Path) -> None:
     attempt = await cold.shell(
-        "a0", f"trap 'echo bye; exit 5' TERM; (trap 'echo x > {tmp_path}/child; exit' TERM; sleep 60) & echo up; wait"
+        "a0",
+        "trap 'wait; echo bye; exit 5' TERM;"
+        f"(trap 'touch {tmp_path}/child; exit' TERM; echo up; sleep 60 & wait) & wait",
     )
     await eventually(lambda: _said(cold, attempt, "up"))
     await cold.processes.stop(attempt)
     seen = await cold.end(attempt)
     assert seen.exit
     assert (seen.exit.code, seen.exit.reason) == (5, StopReason.ABORTED)
-    assert await cold.output(attempt) == ["up", "bye"]
+    assert "bye" in await cold.output(attempt)
     assert "ABORTED" in await cold.remarks(attempt)
+    assert (tmp_path / "child").exists()
 
 
 async def test_after_the_grace_period_the_whole_tree_is_killed(cold: World) -> None:
@@ -141,11 +144,9 @@ async def test_leftovers_are_killed_daemons_too(cold: World) -> None:
 
 
 async def test_a_task_above_its_memory_limit_is_killed(cold: World) -> None:
-    hungry = "import subprocess, sys, time; subprocess.run([sys.executable, '-c', 'x = b\"x\" * (300 << 20); input()'])"
-    attempt = await cold.start("a0", "python", "-c", hungry + "; time.sleep(60)", memory_limit=150 << 20)
-    await cold.processes.observe(attempt)
-    fed = await cold.start("a1", "python", "-c", "import time; x = b'x' * (300 << 20); time.sleep(60)", memory_limit=150 << 20)
-    seen = await cold.end(fed)
+    hungry = "python -c 'import time; x = bytes(1) * (300 << 20); x = x.replace(bytes(1), b\"x\"); time.sleep(60)'"
+    attempt = await cold.shell("a0", f"{hungry}; sleep 60", memory_limit=150 << 20)
+    seen = await cold.end(attempt)
     assert seen.exit
     assert (seen.exit.code, seen.exit.reason) == (-signal.SIGKILL, StopReason.OUT_OF_MEMORY)
     assert "its limit is 150 MiB" in seen.exit.detail
@@ -163,7 +164,7 @@ async def test_a_task_above_its_time_limit_is_stopped(cold: World) -> None:
 
 async def test_cpu_time_of_the_whole_tree_is_counted(cold: World) -> None:
     burn = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
-    attempt = await cold.shell("a0", "python -c \"$BURN\"; python -c \"$BURN\"", env={"BURN": burn})
+    attempt = await cold.shell("a0", 'python -c "$BURN"; python -c "$BURN"', env={"BURN": burn})
     seen = await cold.end(attempt)
     assert seen.exit
     assert seen.exit.usage.cpu_seconds > 0.4
@@ -216,7 +217,7 @@ async def test_the_environment_is_the_base_and_the_attempts_own(tmp_path: Path) 
     told = dict(line.split("=", 1) for line in output if "=" in line)
     assert (told["A"], told["B"]) == ("own", "base")
     assert "PYTHONDONTWRITEBYTECODE" not in told
-    assert Path(told["TMPDIR"]).resolve() == folder / "tmp"
+    assert os.path.realpath(told["TMPDIR"]) == str(folder / "tmp")
     assert told[disk.MARKER] == str(folder)
     assert told["PATH"].endswith(":/usr/bin:/bin")
     assert "HOME" not in told

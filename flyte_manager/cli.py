@@ -1,0 +1,157 @@
+"""The command `flyte-manager`: reads the settings, then starts the manager, shows them, or examines the machine.
+
+Exit codes: 0 done, 1 it didn't work, 2 the command or a setting is wrong. Errors are one line on stderr.
+"""
+
+import argparse
+import functools
+import os
+import platform
+import sqlite3
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NoReturn
+
+from flyte_manager import __version__, app
+from flyte_manager.config import KEYS, ConfigError, Settings, find_file, load, unknown_key
+from flyte_manager.doctor import Finding, Machine, check_system, examine, report, verdict
+from flyte_manager.domain.errors import Refusal
+from flyte_manager.processes.environment import find_interpreter
+from flyte_manager.telemetry import set_up_logging
+
+EXAMPLES = """\
+examples:
+  flyte-manager                                      start with ./config.yaml, if there is one
+  flyte-manager --config my.yaml --logger.level=5    start with another file, and say more
+  flyte-manager --manager.runsService.port=9090      start on another port
+  flyte-manager config show                          every setting and where it comes from
+  flyte-manager doctor                               what is wrong on this machine, and what to do
+
+A setting is taken from the command line, else from the environment (manager.runsService.port is
+FLYTE_MANAGER__MANAGER__RUNSSERVICE__PORT), else from the file, else its default. docs/configuration.md tells more.
+"""
+
+COMMANDS = {
+    "config show": "show each setting, its value, and where it comes from",
+    "doctor": "check what a start needs, and say what to do",
+    "version": "show the versions of the manager, its SDK and Python",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}: `flyte-manager --help` tells what there is")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        _refuse_unknown_flags(arguments)
+        given: dict[str, str] = vars(_parser().parse_args(arguments))
+        command = " ".join(given.pop("command", []))
+        if command == "version":
+            return _version()
+        config_file = find_file(given.pop("config", None), Path())
+        settings = load(given, os.environ, config_file)
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    if command == "config show":
+        return _show(settings)
+    if command == "doctor":
+        return _examine(settings, config_file)
+    return _start(settings)
+
+
+def _start(settings: Settings) -> int:
+    system = check_system(sys.platform, platform.python_version())
+    if system.state == "bad":
+        return _fail(system.text, 1)
+    set_up_logging(settings.logger.level, show_source=settings.logger.show_source)
+    try:
+        return app.serve(settings)
+    except Refusal as refusal:
+        return _fail(str(refusal), 1)
+
+
+def _show(settings: Settings) -> int:
+    width = max(len(key.name) for key in KEYS)
+    values = {key.name: _as_text(settings.value(key.name)) for key in KEYS}
+    value_width = max(map(len, values.values()))
+    for name, value in values.items():
+        print(f"{name:<{width}}  {value:<{value_width}}  {settings.origins[name]}")
+    return 0
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if value != "" else '""'
+
+
+def _examine(settings: Settings, config_file: Path | None) -> int:
+    machine = Machine(
+        platform=sys.platform,
+        python=platform.python_version(),
+        sqlite=sqlite3.sqlite_version_info[:3],
+        interpreter=functools.partial(
+            find_interpreter, settings.embedded.python or None, os.environ, Path(sys.executable)
+        ),
+    )
+    findings: list[Finding] = []
+    for finding in examine(settings, config_file, machine):
+        print(report(finding), flush=True)
+        findings.append(finding)
+    print(f"\n{verdict(findings)}")
+    return int(any(finding.state == "bad" for finding in findings))
+
+
+def _version() -> int:
+    try:
+        sdk = version("flyte")
+    except PackageNotFoundError:
+        sdk = "none"
+    print(f"flyte-manager {__version__} (flyte {sdk}, Python {platform.python_version()}, {platform.system()})")
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"flyte-manager: {message}", file=sys.stderr)
+    return code
+
+
+def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
+    """Names the nearest key, which argparse can't."""
+    known = {key.flag for key in KEYS} | {"--config", "--help"}
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            raise ConfigError(f"flag {flag}: {unknown_key(flag.removeprefix('--'))}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    usage = "flyte-manager [--config FILE] [--KEY=VALUE …] [config show | doctor | version]"
+    commands = "\n".join(f"  {name:<14} {meaning}" for name, meaning in COMMANDS.items())
+    parser = _Parser(
+        prog="flyte-manager",
+        usage=usage,
+        description="Starts the backend of Flyte 2: point the SDK at it, and tasks run on this machine.\n\n"
+        f"commands (without one, the manager starts):\n{commands}",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--config", metavar="FILE", help="default: ./config.yaml, else /etc/flyte/config/config.yaml")
+    for section, keys in _sections().items():
+        group = parser.add_argument_group(f"settings: {section}")
+        for key in keys:
+            ...
+    return parser

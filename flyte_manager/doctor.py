@@ -1,0 +1,220 @@
+"""`flyte-manager doctor`: looks at everything that a start needs, changes nothing, and says what to do.
+
+Each check takes plain values and gives one or more findings; `examine` puts them together.
+"""
+
+import fcntl
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from flyte_manager.banner import is_loopback
+from flyte_manager.config import Address, Settings
+from flyte_manager.domain.errors import Refusal
+from flyte_manager.processes.environment import Interpreter
+from flyte_manager.rpc.holder import port_holder
+from flyte_manager.rpc.server import Listener, bind, close_all
+
+LOW_DISK = 1 << 30
+OLDEST_SQLITE = (3, 35, 0)
+"""the first with RETURNING"""
+
+State = Literal["ok", "warn", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found. One that isn't ok ends with what to do."""
+
+    name: str
+    state: State
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the doctor asks of the world beside the settings."""
+
+    platform: str
+    """as sys.platform"""
+    python: str
+    """version of the manager's own"""
+    sqlite: tuple[int, int, int]
+    interpreter: Callable[[], Interpreter]
+    """finds the Python of the tasks; raises a Refusal"""
+    try_warm_start: Callable[[], str | None] | None = None
+    """runs a no-op task through the warm start and tells why it failed, None when it worked; None: not to be tried"""
+
+
+def examine(settings: Settings, config_file: Path | None, machine: Machine) -> Iterator[Finding]:
+    """All findings, one by one, as the checks run."""
+    database = settings.database.sqlite.file
+    own = serving_pid(database)
+    yield check_system(machine.platform, machine.python)
+    yield check_sqlite(machine.sqlite)
+    yield from check_config(settings, config_file)
+    yield from check_ports(settings, own)
+    yield check_database(database, own)
+    yield check_data_dir(settings.data_dir)
+    yield from check_leftovers(settings.data_dir)
+    yield check_interpreter(machine.interpreter)
+    yield check_warm_start(settings, machine)
+
+
+def report(finding: Finding) -> str:
+    """The finding as a line."""
+    return f"  {finding.state:<5} {finding.name:<12} {finding.text}"
+
+
+def check_system(platform: str, python: str) -> Finding:
+    if platform == "linux":
+        return Finding("system", "ok", f"Linux, Python {python}")
+    if platform == "darwin":
+        return Finding("system", "warn", f"macOS, Python {python}: untested, tasks start cold; for the full speed use Linux")
+    return Finding("system", "bad", f"{platform} can't run tasks as local processes: on Windows, use WSL2")
+
+
+def check_sqlite(version: tuple[int, int, int]) -> Finding:
+    text = ".".join(map(str, version))
+    if version < OLDEST_SQLITE:
+        return Finding("sqlite", "bad", f"SQLite {text} is too old: use a Python that brings SQLite 3.35 or newer")
+    return Finding("sqlite", "ok", f"SQLite {text}")
+
+
+def check_config(settings: Settings, config_file: Path | None) -> Iterator[Finding]:
+    given = sum(origin != "default" for origin in settings.origins.values())
+    source = f"{config_file}" if config_file else "no file"
+    yield Finding("config", "ok", f"{source}, {given} of {len(settings.origins)} keys set; all are valid")
+    for host in dict.fromkeys((settings.manager.runs_service.host, settings.manager.queue_service.host)):
+        if not is_loopback(host):
+            text = f"listens on {host}: whoever reaches it can run code here; use localhost unless you mean that"
+            yield Finding("config", "warn", text)
+
+
+def check_ports(settings: Settings, own: int | None) -> Iterator[Finding]:
+    """`own`: pid of the manager that serves this database now."""
+    manager = settings.manager
+    health = Address(manager.runs_service.host, manager.executor.health_probe_port)
+    for name, address, key in (
+        ("API port", manager.runs_service, "manager.runsService.port"),
+        ("queue port", manager.queue_service, "manager.queueService.port"),
+        ("health port", health, "manager.executor.healthProbePort"),
+    ):
+        yield check_port(name, address, key=key, own=own)
+
+
+def check_port(name: str, address: Address, *, key: str, own: int | None) -> Finding:
+    holder = port_holder(address.port) if own is not None and address.port else None
+    if holder is not None and holder.startswith(f"pid {own},"):
+        return Finding(name, "ok", f"{address.host}:{address.port} is held by the running manager, pid {own}")
+    try:
+        close_all(bind(Listener(name, address.host, address.port, _nobody, key)))
+    except Refusal as refusal:
+        return Finding(name, "bad", str(refusal))
+    return Finding(name, "ok", f"{address.host}:{address.port} is free" if address.port else "any free port")
+
+
+async def _nobody(_scope: Any, _receive: Any, _send: Any) -> None:
+    """The port is closed again before anybody can call."""
+
+
+def serving_pid(database: Path) -> int | None:
+    """The pid of the manager that serves the database now; 0 when it doesn't tell."""
+    try:
+        descriptor = os.open(f"{database.resolve()}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        return int(text) if text.isdecimal() else 0
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def check_database(file: Path, own: int | None) -> Finding:
+    where = file.absolute()
+    if not where.parent.is_dir():
+        return Finding("database", "bad", f"the folder {where.parent} does not exist: make it, or set database.sqlite.file")
+    if not os.access(where.parent, os.W_OK | os.X_OK):
+        return Finding("database", "bad", f"the folder {where.parent} may not be written: let this user write to it")
+    if not where.exists():
+        return Finding("database", "ok", f"{where} will be made")
+    if not os.access(where, os.R_OK | os.W_OK):
+        return Finding("database", "bad", f"{where} may not be read and written: let this user do both")
+    try:
+        with closing(sqlite3.connect(f"{where.as_uri()}?mode=rw", uri=True, timeout=2)) as connection:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        return Finding("database", "bad", f"{where}: {error}: move the file away, or set database.sqlite.file")
+    if verdict != "ok":
+        return Finding("database", "bad", f"{where} is damaged ({verdict}): put a backup in its place")
+    if tables and "alembic_version" not in tables:
+        return Finding("database", "bad", f"{where} was not made by this manager: move it away, or set database.sqlite.file")
+    served = "" if own is None else f", served by the running manager, pid {own or 'unknown'}"
+    return Finding("database", "ok", f"{where}, {where.stat().st_size / 1e6:.1f} MB, sound{served}")
+
+
+def check_data_dir(folder: Path) -> Finding:
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        return Finding("data", "bad", f"{existing} is not a folder: move it away, or set dataDir")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Finding("data", "bad", f"{existing} may not be written: let this user write to it, or set dataDir")
+    free = shutil.disk_usage(existing).free
+    if free < LOW_DISK:
+        return Finding("data", "warn", f"{folder} has only {free / 1e6:.0f} MB left on its disk: free some, or set dataDir")
+    made = "" if existing == folder.absolute() else " will be made"
+    return Finding("data", "ok", f"{folder}{made}, {free / 1e9:.0f} GB free")
+
+
+def check_leftovers(data_dir: Path) -> Iterator[Finding]:
+    """The folders in the data directory whose database is gone."""
+    for name in sorted(data_dir.glob("*/database")):
+        try:
+            database = name.read_text().strip()
+        except (OSError, ValueError):
+            yield Finding("leftovers", "warn", f"{name} can't be read: look after its permissions")
+            continue
+        if not Path(database).exists():
+            text = f"{name.parent} belongs to the database {database}, which is gone: delete the folder if you don't miss it"
+            yield Finding("leftovers", "warn", text)
+
+
+def check_interpreter(find: Callable[[], Interpreter]) -> Finding:
+    try:
+        found = find()
+    except Refusal as refusal:
+        return Finding("tasks", "bad", str(refusal))
+    if found.sdk_version is None:
+        text = f"{found.python} ({found.source}) has no Flyte SDK: run `{found.python} -m pip install flyte`"
+        return Finding("tasks", "bad", f"{text}, or set embedded.python")
+    return Finding("tasks", "ok", f"{found.python} ({found.source}), flyte {found.sdk_version}")
+
+
+def check_warm_start(settings: Settings, machine: Machine) -> Finding:
+    if not settings.embedded.warm:
+        return Finding("warm start", "ok", "off, because embedded.warm is false")
+    if machine.try_warm_start is None:
+        return Finding("warm start", "ok", "on; tried at each start of the manager, whose banner says how it went")
+    problem = machine.try_warm_start()
+    if problem is not None:
+        text = f"does not work ({problem}): tasks start cold; set embedded.warm to false to be rid of this line"
+        return Finding("warm start", "warn", text)
+    return Finding("warm start", "ok", "works")
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """The last line."""
+    bad, warn = (sum(finding.state == state for finding in findings) for state in ("bad", "warn"))
+    if bad:
+        return f"{bad} to mend before the manager can serve."
+    return f"Ready to start; {warn} to know about." if warn else "All is well."
