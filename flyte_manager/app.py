@@ -1,9 +1,9 @@
 """READ THIS FIRST: builds every object with plain constructors, starts and stops the named tasks in order.
 
-    store ─▶ ledger, reader ─▶ services ─▶ rpc: the three ports
-                 │                 ▲
-                 ▼                 │ rows, wake-ups
-             executor ─▶ processes (zygote, shepherds)
+store ─▶ ledger, reader ─▶ services ─▶ rpc: the three ports
+             │                 ▲
+             ▼                 │ rows, wake-ups
+         executor ─▶ processes (zygote, shepherds)
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,6 +79,9 @@ ALIASES: Mapping[str, str] = {
     "/flyteidl2.workflow.RunService/GetRun": "/flyteidl2.workflow.RunService/GetRunDetails",
 }
 SECOND_INTERRUPT_SECONDS = 5.0
+ABORT_CHECK_SECONDS = 0.1
+ABORT_CHECKS = 70
+"""a little longer than the grace period that tasks get"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ async def _serve(settings: Settings, *, started: float) -> int:
         operator = asyncio.create_task(controller.run(), name="executor")
         stack.push_async_callback(_cancelled, operator)
         print(banner(_facts(settings, servers, interpreter, processes, folder, started)), flush=True)
-        await interrupts.until_stopped(operator, lambda: _running(middle), lambda: _abort_all(middle))
+        await interrupts.until_stopped(operator, middle, processes)
         # streams and unary calls end before the zygote and the executor do
         await servers.stop()
     return 0
@@ -180,9 +183,7 @@ def _executor(
     return controller
 
 
-def _listeners(
-    settings: Settings, middle: Middle, processes: Processes, stopping: asyncio.Event
-) -> Sequence[Listener]:
+def _listeners(settings: Settings, middle: Middle, processes: Processes, stopping: asyncio.Event) -> Sequence[Listener]:
     services = _services(middle, processes, Edge(stopping=stopping))
     blobs = BlobRoutes(middle.signer, middle.blobs).routes()
     allowed = settings.server.allowed_hosts
@@ -211,7 +212,9 @@ def _services(middle: Middle, processes: Processes, edge: Edge) -> Sequence[Conn
     orders = RunOrders(reader, projects, middle.blobs)
     user, full_name = os_user()
     return [
-        connect_app(RunServiceASGIApplication, RunService(reader=reader, ledger=ledger, orders=orders, data=data), edge=edge),
+        connect_app(
+            RunServiceASGIApplication, RunService(reader=reader, ledger=ledger, orders=orders, data=data), edge=edge
+        ),
         connect_app(StateServiceASGIApplication, StateService(reader, ledger), edge=edge),
         connect_app(QueueServiceASGIApplication, QueueService(ledger, enqueue), edge=edge),
         connect_app(ActionsServiceASGIApplication, ActionsService(reader, ledger, enqueue, _now), edge=edge),
@@ -277,49 +280,37 @@ class _Interrupts:
         loop.add_signal_handler(signal.SIGINT, self._interrupted.set)
         loop.add_signal_handler(signal.SIGTERM, self._terminated.set)
 
-    async def until_stopped(
-        self,
-        operator: "asyncio.Task[None]",
-        running: Callable[[], Awaitable[int]],
-        abort_all: Callable[[], Awaitable[None]],
-    ) -> None:
+    async def until_stopped(self, operator: "asyncio.Task[None]", middle: Middle, processes: Processes) -> None:
         """Returns when it is time to end; raises what the executor raised."""
         waits = [
             asyncio.create_task(self._terminated.wait(), name="terminated"),
-            asyncio.create_task(self._interrupt(running, abort_all), name="interrupted"),
+            asyncio.create_task(self._interrupt(middle, processes), name="interrupted"),
         ]
         done, _ = await asyncio.wait([operator, *waits], return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-        if operator in done:
-            operator.result()
+        for ended in done:
+            ended.result()
 
-    async def _interrupt(
-        self, running: Callable[[], Awaitable[int]], abort_all: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def _interrupt(self, middle: Middle, processes: Processes) -> None:
         await self._interrupted.wait()
-        count = await running()
-        if not count:
+        running = len(await processes.alive())
+        if not running:
             return
         self._interrupted.clear()
-        tasks = "1 task goes on" if count == 1 else f"{count} tasks go on"
-        print(
-            f"\n{tasks}; start again to adopt them; Ctrl-C again within {SECOND_INTERRUPT_SECONDS:g} s aborts them",
-            flush=True,
-        )
+        tasks = "1 task goes on" if running == 1 else f"{running} tasks go on"
+        cure = f"start again to adopt them; Ctrl-C again within {SECOND_INTERRUPT_SECONDS:g} s aborts them"
+        print(f"\n{tasks}; {cure}", flush=True)
         try:
             async with asyncio.timeout(SECOND_INTERRUPT_SECONDS):
                 await self._interrupted.wait()
         except TimeoutError:
             return
-        await abort_all()
-        deadline = time.monotonic() + SECOND_INTERRUPT_SECONDS + 2
-        while await running() and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
-
-
-async def _running(middle: Middle) -> int:
-    return sum(action.phase.name == "RUNNING" for action in await middle.reader.live())
+        await _abort_all(middle)
+        for _ in range(ABORT_CHECKS):
+            if not await processes.alive():
+                return
+            await asyncio.sleep(ABORT_CHECK_SECONDS)
 
 
 async def _abort_all(middle: Middle) -> None:

@@ -74,7 +74,7 @@ def try_it(api: Endpoint) -> str:
 def exposures(endpoints: Sequence[Endpoint]) -> Sequence[str]:
     """A sentence for each endpoint that others than this machine reach."""
     return [
-        f"{endpoint.host} is not only this machine: whoever reaches port {endpoint.port} can run code here, as this user."
+        f"{endpoint.host} is not only this machine: whoever reaches port {endpoint.port} can run code as this user."
         for endpoint in endpoints
         if not is_loopback(endpoint.host)
     ]

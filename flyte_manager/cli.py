@@ -9,7 +9,7 @@ import os
 import platform
 import sqlite3
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--config", metavar="FILE", help="default: ./config.yaml, else /etc/flyte/config/config.yaml")
     for section, keys in _sections().items():
-        group = parser.add_argument_group(f"settings: {section}")
-        for key in keys:
+        parser.add_argument_group(f"settings: {section}")
+        for _key in keys:
             ...
     return parser

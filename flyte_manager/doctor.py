@@ -75,7 +75,9 @@ def check_system(platform: str, python: str) -> Finding:
     if platform == "linux":
         return Finding("system", "ok", f"Linux, Python {python}")
     if platform == "darwin":
-        return Finding("system", "warn", f"macOS, Python {python}: untested, tasks start cold; for the full speed use Linux")
+        return Finding(
+            "system", "warn", f"macOS, Python {python}: untested, tasks start cold; for the full speed use Linux"
+        )
     return Finding("system", "bad", f"{platform} can't run tasks as local processes: on Windows, use WSL2")
 
 
@@ -142,7 +144,9 @@ def serving_pid(database: Path) -> int | None:
 def check_database(file: Path, own: int | None) -> Finding:
     where = file.absolute()
     if not where.parent.is_dir():
-        return Finding("database", "bad", f"the folder {where.parent} does not exist: make it, or set database.sqlite.file")
+        return Finding(
+            "database", "bad", f"the folder {where.parent} does not exist: make it, or set database.sqlite.file"
+        )
     if not os.access(where.parent, os.W_OK | os.X_OK):
         return Finding("database", "bad", f"the folder {where.parent} may not be written: let this user write to it")
     if not where.exists():
@@ -158,7 +162,9 @@ def check_database(file: Path, own: int | None) -> Finding:
     if verdict != "ok":
         return Finding("database", "bad", f"{where} is damaged ({verdict}): put a backup in its place")
     if tables and "alembic_version" not in tables:
-        return Finding("database", "bad", f"{where} was not made by this manager: move it away, or set database.sqlite.file")
+        return Finding(
+            "database", "bad", f"{where} was not made by this manager: move it away, or set database.sqlite.file"
+        )
     served = "" if own is None else f", served by the running manager, pid {own or 'unknown'}"
     return Finding("database", "ok", f"{where}, {where.stat().st_size / 1e6:.1f} MB, sound{served}")
 
@@ -171,7 +177,9 @@ def check_data_dir(folder: Path) -> Finding:
         return Finding("data", "bad", f"{existing} may not be written: let this user write to it, or set dataDir")
     free = shutil.disk_usage(existing).free
     if free < LOW_DISK:
-        return Finding("data", "warn", f"{folder} has only {free / 1e6:.0f} MB left on its disk: free some, or set dataDir")
+        return Finding(
+            "data", "warn", f"{folder} has only {free / 1e6:.0f} MB left on its disk: free some, or set dataDir"
+        )
     made = "" if existing == folder.absolute() else " will be made"
     return Finding("data", "ok", f"{folder}{made}, {free / 1e9:.0f} GB free")
 

@@ -166,7 +166,7 @@ class Directory:
             # Without O_NONBLOCK the open of a named pipe that a task left there would wait for ever.
             descriptor = os.open(self._real(uri), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ELOOP):
                 return None
             raise
         found = os.fstat(descriptor)

@@ -6,7 +6,7 @@ The base classes below name the kinds; `rpc/errors.py` maps each kind to one Con
 from typing import ClassVar
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818
     """The request was refused."""
 
     message: ClassVar[str] = ""
@@ -71,7 +71,7 @@ class UnknownDomain(Missing):
 
 
 class UnknownProject(Missing):
-    """project {name!r} was not found: `flyte get project` lists the projects, `flyte create project` makes one."""
+    """project {name!r} was not found: `flyte get project` lists them, `flyte create project` makes one."""
 
 
 class UnknownRun(Missing):
@@ -79,7 +79,7 @@ class UnknownRun(Missing):
 
 
 class UnknownAction(Missing):
-    """action {name!r} was not found in run {run!r} of {project}/{domain}: `flyte get action {run}` lists its actions."""
+    """action {name!r} was not found in run {run!r} of {project}/{domain}: `flyte get action {run}` lists them."""
 
 
 class UnknownTask(Missing):

@@ -26,7 +26,6 @@ from flyte_manager.domain.attempts import (
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
 
-
 NO_RETRIES = Budget(retries=0, system_retries=0)
 
 

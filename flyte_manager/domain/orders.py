@@ -1,6 +1,6 @@
 """What is asked of the ledger: a new run, a new action."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from flyte_manager.domain.actions import TaskSummary
@@ -35,7 +35,7 @@ class NewAction:
     group: str
     input_uri: str
     base_uri: str
-    task: TaskSummary = TaskSummary()
+    task: TaskSummary = field(default_factory=TaskSummary)
     spec: bytes = b""
     spec_digest: str = ""
     cache_key: str = ""

@@ -1,9 +1,9 @@
 """Phases of attempts and actions (numbers as in flyteidl2.common.ActionPhase).
 
-    QUEUED -> WAITING_FOR_RESOURCES -> INITIALIZING -> RUNNING -> SUCCEEDED
-       |               |                    |             |----> FAILED, TIMED_OUT
-       '---------------'--------------------'-------------'----> ABORTED
-    conditions: QUEUED -> PAUSED -> SUCCEEDED | TIMED_OUT | ABORTED
+QUEUED -> WAITING_FOR_RESOURCES -> INITIALIZING -> RUNNING -> SUCCEEDED
+   |               |                    |             |----> FAILED, TIMED_OUT
+   '---------------'--------------------'-------------'----> ABORTED
+conditions: QUEUED -> PAUSED -> SUCCEEDED | TIMED_OUT | ABORTED
 """
 
 from enum import IntEnum

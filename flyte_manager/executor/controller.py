@@ -105,7 +105,9 @@ class Controller(Generic[K]):
         except Exception as error:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             after = min(BACKOFF_FIRST_SECONDS * 2.0 ** min(failures - 1, 16), BACKOFF_MOST_SECONDS)
-            log.warning("%s: %s: %s; tried again in %.1f s", key, type(error).__name__, error, after, exc_info=failures == 1)
+            log.warning(
+                "%s: %s: %s; tried again in %.1f s", key, type(error).__name__, error, after, exc_info=failures == 1
+            )
             return after
         self._failures.pop(key, None)
         return result.after if isinstance(result, Requeue) else None

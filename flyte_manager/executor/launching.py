@@ -14,7 +14,8 @@ from flyte_manager.wire.plan import RunSettings
 
 
 class SecretMissing(Unready):
-    """the task asks for secret {key!r}, which {project}/{domain} does not have: `flyte create secret {key}` makes it."""
+    """the task asks for secret {key!r}, which {project}/{domain} does not have: `flyte create secret {key}` makes
+    it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Parsed tasks and run settings, kept for a while: all children of a map share one spec."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from flyte_manager.domain.actions import Action, Run

@@ -81,9 +81,7 @@ class _Work:
     def _mirror(self, root: Action) -> None:
         run = runs.get(self.tx.connection, root.id.run)
         if run is not None:
-            runs.mirror(
-                self.tx, replace(run, phase=root.phase, started_at=root.started_at, ended_at=root.ended_at)
-            )
+            runs.mirror(self.tx, replace(run, phase=root.phase, started_at=root.started_at, ended_at=root.ended_at))
 
 
 class Ledger:

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 
-import sqlalchemy as sa
-
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action, ActionHistory, Run, TaskName
 from flyte_manager.domain.catalog import DeployedTask
@@ -13,11 +11,11 @@ from flyte_manager.domain.filters import Query
 from flyte_manager.domain.ids import ROOT, ActionId, RunId
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.store import actions, attempts, runs, tasks
-from flyte_manager.store.engine import Database
+from flyte_manager.store.engine import Connection, Database
 
 RESYNC_SECONDS = 30.0
 
-Page = Callable[[sa.Connection, actions.Cursor], Sequence[Action]]
+Page = Callable[[Connection, actions.Cursor], Sequence[Action]]
 
 
 class Reader:
@@ -38,7 +36,7 @@ class Reader:
     async def runs(self, scope: runs.Scope, query: Query) -> Sequence[tuple[Run, Action]]:
         """A page of runs and one more, each with its root action."""
 
-        def read(connection: sa.Connection) -> Sequence[tuple[Run, Action]]:
+        def read(connection: Connection) -> Sequence[tuple[Run, Action]]:
             found = runs.page(connection, scope, query)
             roots = actions.roots(connection, [run.id for run in found])
             return [(run, roots[run.id]) for run in found]
@@ -48,7 +46,7 @@ class Reader:
     async def actions(self, run: RunId, query: Query) -> Sequence[Action]:
         """A page of the run's actions and one more. Raises UnknownRun."""
 
-        def read(connection: sa.Connection) -> Sequence[Action]:
+        def read(connection: Connection) -> Sequence[Action]:
             _known_run(connection, run)
             return actions.page(connection, run, query)
 
@@ -75,7 +73,7 @@ class Reader:
     async def run_history(self, run: RunId) -> tuple[Run, ActionHistory]:
         """The run and its root action. Raises UnknownRun."""
 
-        def query(connection: sa.Connection) -> tuple[Run, ActionHistory]:
+        def query(connection: Connection) -> tuple[Run, ActionHistory]:
             return _known_run(connection, run), history(connection, ActionId(run, ROOT))
 
         return await self._database.read(query)
@@ -98,7 +96,7 @@ class Reader:
         """Pages of children: first those that there are, then None once, then each page of changes, forever. A child
         that failed before the parent's present attempt is left out of the first part (DESIGN.md §5)."""
 
-        def page(connection: sa.Connection, after: actions.Cursor) -> Sequence[Action]:
+        def page(connection: Connection, after: actions.Cursor) -> Sequence[Action]:
             return actions.children(connection, parent, after)
 
         record = await self.action(parent)
@@ -118,7 +116,7 @@ class Reader:
         """(page, whether it belongs to the first listing); (None, False) once between the two."""
         cursor, snapshot = actions.START, True
 
-        def query(connection: sa.Connection) -> Sequence[Action]:
+        def query(connection: Connection) -> Sequence[Action]:
             return page(connection, cursor)
 
         with self._wakeups.subscribe(topic) as event:
@@ -136,14 +134,14 @@ class Reader:
                 await _next(event)
 
 
-def history(connection: sa.Connection, action: ActionId) -> ActionHistory:
+def history(connection: Connection, action: ActionId) -> ActionHistory:
     """Raises UnknownAction."""
     record = known_action(connection, action)
     spec = tasks.spec(connection, record.spec_digest) if record.spec_digest else record.spec
     return ActionHistory(record, tuple(attempts.of_action(connection, action)), spec or b"")
 
 
-def known_action(connection: sa.Connection, action: ActionId) -> Action:
+def known_action(connection: Connection, action: ActionId) -> Action:
     """Raises UnknownAction."""
     record = actions.get(connection, action)
     if record is None:
@@ -152,7 +150,7 @@ def known_action(connection: sa.Connection, action: ActionId) -> Action:
     return record
 
 
-def _known_run(connection: sa.Connection, run: RunId) -> Run:
+def _known_run(connection: Connection, run: RunId) -> Run:
     record = runs.get(connection, run)
     if record is None:
         raise UnknownRun(name=run.name, project=run.project, domain=run.domain)

@@ -41,14 +41,18 @@ class LogWriter:
         if not lines:
             return
         framed = frame(stream, lines)
-        if stream != SYSTEM:
-            if self._room <= 0:
-                self.dropped += len(framed)
-                return
+        if stream != SYSTEM and len(framed) > self._room:
+            fitting = framed.rfind(b"\n", 0, self._room) + 1
+            notice = (
+                b"" if self.dropped else frame(SYSTEM, [b"The log has reached its limit; further output is dropped."])
+            )
+            self.dropped += len(framed) - fitting
+            framed = framed[:fitting] + notice
+            self._room = 0
+        elif stream != SYSTEM:
             self._room -= len(framed)
-            if self._room <= 0:
-                framed += frame(SYSTEM, [b"The log has reached its limit; further output is dropped."])
-        self._append(framed)
+        if framed:
+            self._append(framed)
 
     def system(self, text: str) -> None:
         self.write(SYSTEM, [line.encode("utf-8", "replace") for line in text.splitlines()])

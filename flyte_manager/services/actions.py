@@ -13,8 +13,8 @@ from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.ledger import Ledger, NotACondition
 from flyte_manager.ledger.watch import Reader
-from flyte_manager.services.context import Context
 from flyte_manager.services.aborting import reason_of
+from flyte_manager.services.context import Context
 from flyte_manager.services.enqueue import Enqueue
 from flyte_manager.services.state import told_failure
 from flyte_manager.wire import ids
@@ -23,6 +23,7 @@ from flyte_manager.wire.phases import phase_of
 from flyte_manager.wire.plan import parse_spec, plan
 from flyte_manager.wire.updates import SENTINEL, action_update
 
+
 class ActionsService(actions_service_connect.ActionsService):
     def __init__(self, reader: Reader, ledger: Ledger, enqueue: Enqueue, clock: Clock) -> None:
         self._reader = reader
@@ -30,14 +31,14 @@ class ActionsService(actions_service_connect.ActionsService):
         self._enqueue = enqueue
         self._clock = clock
 
-    async def enqueue(self, request: pb.EnqueueRequest, ctx: Context) -> pb.EnqueueResponse:
+    async def enqueue(self, request: pb.EnqueueRequest, _ctx: Context) -> pb.EnqueueResponse:
         if not request.HasField("action"):
             raise NotGiven(field="action")
         await self._enqueue(request.action)
         return pb.EnqueueResponse()
 
     async def watch_for_updates(
-        self, request: pb.WatchForUpdatesRequest, ctx: Context
+        self, request: pb.WatchForUpdatesRequest, _ctx: Context
     ) -> AsyncIterator[pb.WatchForUpdatesResponse]:
         async for page in self._reader.follow_children(ids.action_id(request.parent_action_id)):
             if page is None:
@@ -46,7 +47,7 @@ class ActionsService(actions_service_connect.ActionsService):
                 for action in page:
                     yield pb.WatchForUpdatesResponse(action_update=action_update(action))
 
-    async def update(self, request: pb.UpdateRequest, ctx: Context) -> pb.UpdateResponse:
+    async def update(self, request: pb.UpdateRequest, _ctx: Context) -> pb.UpdateResponse:
         """A report about an attempt by another client; attempt 0 means the present one."""
         action = await self._reader.action(ids.action_id(request.action_id))
         phase = phase_of(request.status.phase)
@@ -58,11 +59,11 @@ class ActionsService(actions_service_connect.ActionsService):
         await self._ledger.report(told, plan(spec).budget)
         return pb.UpdateResponse()
 
-    async def abort(self, request: pb.AbortRequest, ctx: Context) -> pb.AbortResponse:
+    async def abort(self, request: pb.AbortRequest, _ctx: Context) -> pb.AbortResponse:
         await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request))
         return pb.AbortResponse()
 
-    async def signal(self, request: pb.SignalRequest, ctx: Context) -> pb.SignalResponse:
+    async def signal(self, request: pb.SignalRequest, _ctx: Context) -> pb.SignalResponse:
         action = await self._reader.action(ids.action_id(request.action_id))
         if action.kind is not Kind.CONDITION:
             raise NotACondition(name=action.id.name)

@@ -22,6 +22,7 @@ from flyte_manager.wire.conditions import answer
 from flyte_manager.wire.data import outputs_file
 from flyte_manager.wire.enriched import Enriched
 
+
 class RunService(run_service_connect.RunService):
     def __init__(self, *, reader: Reader, ledger: Ledger, orders: RunOrders, data: DataProxyService) -> None:
         self._reader = reader
@@ -34,24 +35,24 @@ class RunService(run_service_connect.RunService):
         run, root = await self._ledger.create_run(order)
         return pb.CreateRunResponse(run=runs.run(run, root))
 
-    async def get_run_details(self, request: pb.GetRunDetailsRequest, ctx: Context) -> pb.GetRunDetailsResponse:
+    async def get_run_details(self, request: pb.GetRunDetailsRequest, _ctx: Context) -> pb.GetRunDetailsResponse:
         run, root = await self._reader.run_history(ids.run_id(request.run_id))
         return pb.GetRunDetailsResponse(details=runs.run_details(run, root))
 
     async def watch_run_details(
-        self, request: pb.WatchRunDetailsRequest, ctx: Context
+        self, request: pb.WatchRunDetailsRequest, _ctx: Context
     ) -> AsyncIterator[pb.WatchRunDetailsResponse]:
         run = await self._reader.run(ids.run_id(request.run_id))
         async for root in self._reader.follow_action(ActionId(run.id, ROOT)):
             yield pb.WatchRunDetailsResponse(details=runs.run_details(run, root))
 
     async def get_action_details(
-        self, request: pb.GetActionDetailsRequest, ctx: Context
+        self, request: pb.GetActionDetailsRequest, _ctx: Context
     ) -> pb.GetActionDetailsResponse:
         return pb.GetActionDetailsResponse(details=await self._details(ids.action_id(request.action_id)))
 
     async def watch_action_details(
-        self, request: pb.WatchActionDetailsRequest, ctx: Context
+        self, request: pb.WatchActionDetailsRequest, _ctx: Context
     ) -> AsyncIterator[pb.WatchActionDetailsResponse]:
         action = ids.action_id(request.action_id)
         run = await self._reader.run(action.run) if action.name == ROOT else None
@@ -64,40 +65,40 @@ class RunService(run_service_connect.RunService):
         return pb.GetActionDataResponse(inputs=found.inputs, outputs=found.outputs)
 
     async def get_action_data_u_r_is(
-        self, request: pb.GetActionDataURIsRequest, ctx: Context
+        self, request: pb.GetActionDataURIsRequest, _ctx: Context
     ) -> pb.GetActionDataURIsResponse:
         action = await self._reader.action(ids.action_id(request.action_id))
         return pb.GetActionDataURIsResponse(inputs_uri=action.input_uri, outputs_uri=outputs_file(action))
 
-    async def list_runs(self, request: pb.ListRunsRequest, ctx: Context) -> pb.ListRunsResponse:
+    async def list_runs(self, request: pb.ListRunsRequest, _ctx: Context) -> pb.ListRunsResponse:
         query = listing.query(request.request)
         found = await self._reader.runs(_scope(request), query)
         shown = [runs.run(run, root) for run, root in found[: query.limit]]
         return pb.ListRunsResponse(runs=shown, token=next_token(query, len(found)))
 
-    async def list_actions(self, request: pb.ListActionsRequest, ctx: Context) -> pb.ListActionsResponse:
+    async def list_actions(self, request: pb.ListActionsRequest, _ctx: Context) -> pb.ListActionsResponse:
         query = listing.query(request.request)
         found = await self._reader.actions(ids.run_id(request.run_id), query)
         shown = [runs.action(action) for action in found[: query.limit]]
         return pb.ListActionsResponse(actions=shown, token=next_token(query, len(found)))
 
     async def watch_actions(
-        self, request: pb.WatchActionsRequest, ctx: Context
+        self, request: pb.WatchActionsRequest, _ctx: Context
     ) -> AsyncIterator[pb.WatchActionsResponse]:
         enriched = Enriched(request.filter)
         async for page in self._reader.follow_run(ids.run_id(request.run_id)):
             if page:
                 yield pb.WatchActionsResponse(enriched_actions=enriched.take(page))
 
-    async def abort_run(self, request: pb.AbortRunRequest, ctx: Context) -> pb.AbortRunResponse:
+    async def abort_run(self, request: pb.AbortRunRequest, _ctx: Context) -> pb.AbortRunResponse:
         await self._ledger.abort_run(ids.run_id(request.run_id), reason_of(request))
         return pb.AbortRunResponse()
 
-    async def abort_action(self, request: pb.AbortActionRequest, ctx: Context) -> pb.AbortActionResponse:
+    async def abort_action(self, request: pb.AbortActionRequest, _ctx: Context) -> pb.AbortActionResponse:
         await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request))
         return pb.AbortActionResponse()
 
-    async def signal_event(self, request: pb.SignalEventRequest, ctx: Context) -> pb.SignalEventResponse:
+    async def signal_event(self, request: pb.SignalEventRequest, _ctx: Context) -> pb.SignalEventResponse:
         action = await self._reader.action(ids.action_id(request.action_id))
         if action.kind is not Kind.CONDITION:
             raise NotACondition(name=action.id.name)
@@ -106,19 +107,19 @@ class RunService(run_service_connect.RunService):
         return pb.SignalEventResponse()
 
     async def get_action_log_context(
-        self, request: pb.GetActionLogContextRequest, ctx: Context
+        self, _request: pb.GetActionLogContextRequest, _ctx: Context
     ) -> pb.GetActionLogContextResponse:
         raise Unsupported(what="GetActionLogContext (DataProxyService.TailLogs gives the log)")
 
-    def watch_runs(self, request: pb.WatchRunsRequest, ctx: Context) -> AsyncIterator[pb.WatchRunsResponse]:
+    def watch_runs(self, _request: pb.WatchRunsRequest, _ctx: Context) -> AsyncIterator[pb.WatchRunsResponse]:
         raise Unsupported(what="WatchRuns (ListRuns gives the runs)")
 
     def watch_cluster_events(
-        self, request: pb.WatchClusterEventsRequest, ctx: Context
+        self, _request: pb.WatchClusterEventsRequest, _ctx: Context
     ) -> AsyncIterator[pb.WatchClusterEventsResponse]:
         raise Unsupported(what="WatchClusterEvents (GetActionDetails gives each attempt's events)")
 
-    def watch_groups(self, request: pb.WatchGroupsRequest, ctx: Context) -> AsyncIterator[pb.WatchGroupsResponse]:
+    def watch_groups(self, _request: pb.WatchGroupsRequest, _ctx: Context) -> AsyncIterator[pb.WatchGroupsResponse]:
         raise Unsupported(what="WatchGroups (ListRuns gives the runs)")
 
     async def _details(self, action: ActionId) -> run_definition_pb2.ActionDetails:

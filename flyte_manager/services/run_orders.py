@@ -1,12 +1,13 @@
 """What CreateRun asks for, made complete: task, name, inputs, base. The decision itself is `ledger.create_run`."""
 
 import hashlib
+import itertools
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flyteidl2.task import run_pb2, task_definition_pb2
 from flyteidl2.common import run_pb2 as common_run_pb2
+from flyteidl2.task import run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_service_pb2 as pb
 
 from flyte_manager.domain.errors import BundleGone, Invalid, NotGiven, UnknownTask, Unsupported
@@ -83,9 +84,7 @@ class RunOrders:
                 name = ids.task_name(request.task_id)
                 found = await self.reader.deployed(name)
                 if found is None:
-                    raise UnknownTask(
-                        name=name.name, version=name.version, project=name.project, domain=name.domain
-                    )
+                    raise UnknownTask(name=name.name, version=name.version, project=name.project, domain=name.domain)
                 return parse_spec(await self.reader.spec(found.spec_digest))
             case "trigger_name":
                 raise CannotRun(why="triggers are not supported yet: run the task itself")
@@ -94,7 +93,7 @@ class RunOrders:
 
     async def _check_bundle(self, args: Sequence[str]) -> None:
         """The SDK remembers for a day where it put the code; the store may have been emptied meanwhile."""
-        for option, uri in zip(args, args[1:], strict=False):
+        for option, uri in itertools.pairwise(args):
             if option in ("--tgz", "--pkl") and not await self.blobs.exists(uri):
                 raise BundleGone(uri=uri)
 

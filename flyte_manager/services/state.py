@@ -19,6 +19,7 @@ from flyte_manager.wire.phases import phase_named
 from flyte_manager.wire.plan import parse_spec, plan
 from flyte_manager.wire.updates import SENTINEL, action_update
 
+
 class BadState(Invalid):
     """state must be valid JSON, an object such as {{"phase": "PHASE_RUNNING"}}: {problem}"""
 
@@ -28,7 +29,7 @@ class StateService(state_service_connect.StateService):
         self._reader = reader
         self._ledger = ledger
 
-    async def put(self, request: pb.PutRequest, ctx: Context) -> pb.PutResponse:
+    async def put(self, request: pb.PutRequest, _ctx: Context) -> pb.PutResponse:
         """Keeps the document; a `phase` in it is a report like the executor's."""
         action = await self._reader.action(ids.action_id(request.action_id))
         phase = _phase_in(request.state)
@@ -37,14 +38,16 @@ class StateService(state_service_connect.StateService):
             budget = plan(parse_spec(await self._reader.spec(action.spec_digest))).budget
         failure = told_failure(phase, "StateService.Put")
         await self._ledger.put_state(action.id, request.state, phase=phase, failure=failure, budget=budget)
-        return pb.PutResponse(action_id=request.action_id, status=status_pb2.Status(message="state updated successfully"))
+        return pb.PutResponse(
+            action_id=request.action_id, status=status_pb2.Status(message="state updated successfully")
+        )
 
-    async def get(self, request: pb.GetRequest, ctx: Context) -> pb.GetResponse:
+    async def get(self, request: pb.GetRequest, _ctx: Context) -> pb.GetResponse:
         action = await self._reader.action(ids.action_id(request.action_id))
         status = status_pb2.Status(message="state retrieved successfully")
         return pb.GetResponse(action_id=request.action_id, status=status, state=action.state)
 
-    async def watch(self, request: pb.WatchRequest, ctx: Context) -> AsyncIterator[pb.WatchResponse]:
+    async def watch(self, request: pb.WatchRequest, _ctx: Context) -> AsyncIterator[pb.WatchResponse]:
         async for page in self._reader.follow_children(ids.action_id(request.parent_action_id)):
             if page is None:
                 yield pb.WatchResponse(control_message=SENTINEL)

@@ -38,19 +38,18 @@ OLDEST = (Order("created_at", descending=False), Order("name", descending=False)
 
 _KEY = ("project", "domain", "run", "name")
 _BY_KEY = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for column in _KEY))
-_CHANGING = (
-    "phase state attempt user_failures system_failures output_uri reason error_kind error_code error_message "
-    "error_recoverable value started_at ended_at not_before attempt_revision revision spec"
-).split()
+_CHANGING = [
+    *("phase", "state", "attempt", "user_failures", "system_failures", "output_uri", "reason"),
+    *("error_kind", "error_code", "error_message", "error_recoverable", "value", "spec"),
+    *("started_at", "ended_at", "not_before", "attempt_revision", "revision"),
+]
 _UPDATE = actions.update().where(_BY_KEY).values({column: sa.bindparam(f"new_{column}") for column in _CHANGING})
 _GET = actions.select().where(_BY_KEY)
 _OF_RUN = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for column in ("project", "domain", "run")))
 _PAST_CURSOR = sa.tuple_(actions.c.revision, actions.c.name) > sa.tuple_(
     sa.bindparam("after_revision", type_=sa.Integer), sa.bindparam("after_name", type_=sa.Text)
 )
-_CHANGED = (
-    actions.select().where(_OF_RUN, _PAST_CURSOR).order_by(actions.c.revision, actions.c.name).limit(PAGE)
-)
+_CHANGED = actions.select().where(_OF_RUN, _PAST_CURSOR).order_by(actions.c.revision, actions.c.name).limit(PAGE)
 _CHILDREN = _CHANGED.where(actions.c.parent == sa.bindparam("key_parent"))
 _LIVE_CHILDREN = actions.select().where(
     _OF_RUN, actions.c.ended_at.is_(None), actions.c.parent == sa.bindparam("key_parent")
@@ -90,7 +89,9 @@ def changed(connection: sa.Connection, run: RunId, after: Cursor) -> Sequence[Ac
 
 
 def live_children(connection: sa.Connection, parent: ActionId) -> Sequence[Action]:
-    return [_action(row) for row in connection.execute(_LIVE_CHILDREN, _run_key(parent.run) | {"key_parent": parent.name})]
+    return [
+        _action(row) for row in connection.execute(_LIVE_CHILDREN, _run_key(parent.run) | {"key_parent": parent.name})
+    ]
 
 
 def live(connection: sa.Connection) -> Sequence[Action]:

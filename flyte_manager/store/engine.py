@@ -37,6 +37,9 @@ from flyte_manager.store.upgrade import in_words, inspect_file, unopened, upgrad
 
 T = TypeVar("T")
 
+Connection = sa.Connection
+"""What a query reads from."""
+
 BATCH = 200
 READERS = 4
 BUSY_SECONDS = 5.0

@@ -67,9 +67,7 @@ def mirror(tx: Transaction, run: Run) -> None:
 
 
 def get(connection: sa.Connection, run: RunId) -> Run | None:
-    statement = runs.select().where(
-        runs.c.project == run.project, runs.c.domain == run.domain, runs.c.name == run.name
-    )
+    statement = runs.select().where(runs.c.project == run.project, runs.c.domain == run.domain, runs.c.name == run.name)
     row = connection.execute(statement).one_or_none()
     return _run(row) if row else None
 

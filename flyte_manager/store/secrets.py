@@ -39,9 +39,7 @@ def page(connection: sa.Connection, scope: SecretName, limit: int, offset: int) 
 
 
 def _is(name: SecretName) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        secrets.c.project == name.project, secrets.c.domain == name.domain, secrets.c.name == name.name
-    )
+    return sa.and_(secrets.c.project == name.project, secrets.c.domain == name.domain, secrets.c.name == name.name)
 
 
 def _values(secret: SealedSecret) -> dict[str, object]:

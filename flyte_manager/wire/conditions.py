@@ -12,7 +12,12 @@ _TYPES = {
     types_pb2.FLOAT: ("float", "float_value"),
     types_pb2.STRING: ("str", "string_value"),
 }
-_PAYLOADS = {"bool_value": "boolean", "int_value": "integer", "float_value": "float_value", "string_value": "string_value"}
+_PAYLOADS = {
+    "bool_value": "boolean",
+    "int_value": "integer",
+    "float_value": "float_value",
+    "string_value": "string_value",
+}
 
 
 class BadConditionType(Invalid):

@@ -26,9 +26,7 @@ def run(record: Run, root: Action) -> pb.Run:
 
 
 def run_details(record: Run, root: ActionHistory) -> pb.RunDetails:
-    return pb.RunDetails(
-        run_spec=run_pb2.RunSpec.FromString(record.run_spec), action=action_details(root, run=record)
-    )
+    return pb.RunDetails(run_spec=run_pb2.RunSpec.FromString(record.run_spec), action=action_details(root, run=record))
 
 
 def action_details(history: ActionHistory, *, run: Run | None = None) -> pb.ActionDetails:

@@ -17,7 +17,7 @@ import pytest
 from flyte_manager.blobs.directory import INCOMING, OutsideStore
 from flyte_manager.blobs.signed import Grant, Signer
 from flyte_manager.domain.errors import Invalid
-from tests.unit.rpc.serving import raw
+from tests.unit.rpc.serving import eventually, raw
 from tests.unit.services.running import Manager, running
 
 BODY = b"<h1>report</h1>"
@@ -174,13 +174,10 @@ async def test_an_upload_that_breaks_off_stores_nothing(manager: Manager) -> Non
     reader, writer = await asyncio.open_connection("localhost", port)
     writer.write(head.encode() + b"half")
     await writer.drain()
-    incoming = Path(manager.directory.root, INCOMING)
-    async with asyncio.timeout(5):
-        while not os.listdir(incoming):
-            await asyncio.sleep(0.01)
-        writer.close()
-        while os.listdir(incoming):
-            await asyncio.sleep(0.01)
+    incoming = f"{manager.directory.root}/{INCOMING}"
+    await eventually(lambda: len(os.listdir(incoming)) == 1)
+    writer.close()
+    await eventually(lambda: not os.listdir(incoming))
     assert await reader.read() == b""
     assert not await manager.directory.exists(made.uri)
 
@@ -228,6 +225,8 @@ async def test_links_that_tasks_left_do_not_lead_out_of_the_store(manager: Manag
     (root / "file").symlink_to(manager.folder / "outside")
     (root / "folder").symlink_to(manager.folder)
     (root / "loop").symlink_to("loop")
+    assert await manager.directory.read(manager.directory.join("loop")) is None
+    assert await manager.directory.read(manager.directory.join("loop/x")) is None
     (root / "dangling").symlink_to(manager.folder / "made-by-link")
     for path in ("file", "folder/outside", "dangling", "folder/new"):
         uri = manager.directory.join(path)
@@ -239,8 +238,6 @@ async def test_links_that_tasks_left_do_not_lead_out_of_the_store(manager: Manag
         ):
             with pytest.raises(OutsideStore):
                 await call
-    loop = await asyncio.gather(manager.directory.read(manager.directory.join("loop/x")), return_exceptions=True)
-    assert loop == [None] or isinstance(loop[0], Invalid | OSError)
     assert (manager.folder / "outside").read_bytes() == CANARY
     assert not (manager.folder / "made-by-link").exists()
     assert not (manager.folder / "new").exists()
@@ -252,7 +249,7 @@ async def nothing() -> AsyncIterator[bytes]:
 
 async def test_a_link_inside_the_store_may_be_followed(manager: Manager) -> None:
     await manager.directory.write(manager.directory.join("real"), b"x")
-    Path(manager.directory.root, "link").symlink_to("real")
+    os.symlink("real", f"{manager.directory.root}/link")
     assert await manager.directory.read(manager.directory.join("link")) == b"x"
 
 

@@ -123,8 +123,8 @@ async def test_a_cancelled_upload_leaves_nothing(directory: Directory) -> None:
 
 
 async def test_uploads_that_a_crash_cut_off_are_removed_at_the_start(directory: Directory) -> None:
-    Path(directory.root, INCOMING, "left").write_bytes(b"half")
     await directory.write(directory.join("kept"), b"x")
+    os.link(directory.join("kept"), f"{directory.root}/{INCOMING}/left")
     again = Directory(Path(directory.root))
     assert left_over(again) == []
     assert await again.read(again.join("kept")) == b"x"

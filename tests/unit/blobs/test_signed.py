@@ -37,7 +37,7 @@ def test_a_grant_ends_at_its_expiry() -> None:
     signer.check(grant, "read")
     clock.now = START + timedelta(seconds=60)
     # The SDK looks for these words to tell an expired URL from a forbidden one.
-    with pytest.raises(Expired, match="Request has expired.*2026-11-23T09:01:00Z"):
+    with pytest.raises(Expired, match=r"Request has expired.*2026-11-23T09:01:00Z"):
         signer.check(grant, "read")
 
 

@@ -46,9 +46,7 @@ async def test_a_log_at_its_limit_says_so_and_the_task_goes_on(cold: World) -> N
     remarks = await cold.remarks(attempt)
     assert remarks.count("has reached its limit") == 1
     assert "bytes of output above the log's limit were dropped" in remarks
-    assert "20000 bytes" not in remarks
-    size = (cold.folder(attempt) / disk.LOG).stat().st_size
-    assert 20_000 <= size < 3_000_000
+    assert 19_000 <= (cold.folder(attempt) / disk.LOG).stat().st_size < 21_000
 
 
 async def test_empty_lines_long_lines_and_odd_bytes_survive(tmp_path: Path) -> None:
@@ -80,7 +78,7 @@ async def test_a_reader_follows_until_the_end(cold: World) -> None:
     await cold.end(attempt)
     over.set()
     await reader
-    assert sum(pages, []) == ["1", "2", "3", "last"]
+    assert [line for page in pages for line in page] == ["1", "2", "3", "last"]
     assert len(pages) > 1
 
 

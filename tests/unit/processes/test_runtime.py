@@ -12,7 +12,7 @@ import pytest
 from flyte_manager.domain.attempts import Presence, StopReason
 from flyte_manager.domain.ports import LaunchRefused
 from flyte_manager.processes import folder as disk
-from flyte_manager.processes import linux
+from flyte_manager.processes import linux, temporary
 from flyte_manager.processes.runtime import NotStarted
 from tests.unit.processes.world import World, attempt_id, eventually, is_alive, launch_of, world
 
@@ -217,7 +217,7 @@ async def test_the_environment_is_the_base_and_the_attempts_own(tmp_path: Path) 
     told = dict(line.split("=", 1) for line in output if "=" in line)
     assert (told["A"], told["B"]) == ("own", "base")
     assert "PYTHONDONTWRITEBYTECODE" not in told
-    assert os.path.realpath(told["TMPDIR"]) == str(folder / "tmp")
+    assert told["TMPDIR"] == temporary.place(str(folder))
     assert told[disk.MARKER] == str(folder)
     assert told["PATH"].endswith(":/usr/bin:/bin")
     assert "HOME" not in told
