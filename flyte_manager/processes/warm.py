@@ -68,6 +68,7 @@ LAZY = (
     "opentelemetry.propagate",
     "opentelemetry.trace",
     "pyqwest",
+    "pyqwest._glue",
 )
 """Imported by a0 while it runs, differently from version to version: one that is missing only costs time."""
 

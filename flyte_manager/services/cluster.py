@@ -1,7 +1,7 @@
 """ClusterService: the SDK asks it before every call of DataProxyService."""
 
 from flyteidl2.cluster import payload_pb2, service_connect
-from flyteidl2.cluster import service_pb2 as _service  # noqa: F401  # makes the service's descriptor known, which rpc looks up
+from flyteidl2.cluster import service_pb2 as _service  # noqa: F401  # rpc looks up its descriptor
 
 from flyte_manager.services.context import Context
 

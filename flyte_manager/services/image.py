@@ -1,7 +1,7 @@
 """ImageService: nothing is built here."""
 
 from flyteidl2.imagebuilder import definition_pb2, payload_pb2, service_connect
-from flyteidl2.imagebuilder import service_pb2 as _service  # noqa: F401  # makes the service's descriptor known, which rpc looks up
+from flyteidl2.imagebuilder import service_pb2 as _service  # noqa: F401  # rpc looks up its descriptor
 
 from flyte_manager.domain.errors import NotGiven
 from flyte_manager.services.context import Context

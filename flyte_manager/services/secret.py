@@ -2,7 +2,7 @@
 
 from flyteidl2.secret import payload_pb2 as pb
 from flyteidl2.secret import secret_connect
-from flyteidl2.secret import secret_pb2 as _service  # noqa: F401  # makes the service's descriptor known, which rpc looks up
+from flyteidl2.secret import secret_pb2 as _service  # noqa: F401  # rpc looks up its descriptor
 
 from flyte_manager.domain.catalog import SecretName
 from flyte_manager.domain.errors import NotGiven

@@ -12,6 +12,7 @@ from flyte_manager.domain.attempts import Observation, Presence
 from flyte_manager.domain.ids import ActionId, AttemptId, RunId
 from flyte_manager.domain.ports import Launch, LogLine
 from flyte_manager.processes import folder as disk
+from flyte_manager.processes import temporary
 from flyte_manager.processes.environment import listed_environment
 from flyte_manager.processes.runtime import Processes
 
@@ -132,6 +133,8 @@ async def world(
         for attempt in await made.processes.alive():
             await made.processes.stop(attempt)
         await eventually(lambda: none_alive(made))
+        for lock in made.root.glob(f"*/*/*/*/*/{disk.LOCK}"):
+            temporary.remove(str(lock.parent))
         await made.processes.stop_serving()
 
 
