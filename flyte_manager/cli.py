@@ -50,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         _refuse_unknown_flags(arguments)
-        given: dict[str, str] = vars(_parser().parse_args(arguments))
-        command = " ".join(given.pop("command", []))
+        given = vars(_parser().parse_intermixed_args(arguments))
+        command = " ".join(given.pop("command", ()))
+        if command and command not in COMMANDS:
+            raise ConfigError(f"unknown command {command!r}: use {', '.join(COMMANDS)}, or none to start the manager")
         if command == "version":
             return _version()
         config_file = find_file(given.pop("config", None), Path())
@@ -150,8 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--config", metavar="FILE", help="default: ./config.yaml, else /etc/flyte/config/config.yaml")
-    for section, keys in _sections().items():
-        parser.add_argument_group(f"settings: {section}")
-        for _key in keys:
-            ...
+    for section in dict.fromkeys(key.name.partition(".")[0] for key in KEYS):
+        group = parser.add_argument_group(section)
+        for key in KEYS:
+            if key.name.partition(".")[0] == section:
+                default = f" ({_as_text(key.default)})" if key.default not in ("", []) else ""
+                group.add_argument(key.flag, dest=key.name, metavar="VALUE", help=f"{key.meaning}{default}")
     return parser
