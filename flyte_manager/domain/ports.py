@@ -55,8 +55,9 @@ class Runtime(Protocol):
         """Asks the attempt to end: SIGTERM to all its processes, SIGKILL after a grace period. Returns at once; the
         wake-up tells when it is over. An attempt that was never launched never will be."""
 
-    async def forget(self, attempt: AttemptId) -> None:
-        """Frees what the world keeps of an ended attempt beside its log. Returns when done."""
+    async def forget(self, attempt: AttemptId, results: bytes) -> None:
+        """Frees what the world keeps of an ended attempt beside its log, unless the results (its `outputs.pb`) name a
+        file in it: the SDK's File.from_local does not copy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,12 @@ class Outcomes:
             usage=exited.usage if exited else None,
         )
 
+    async def results(self, action: Action, plan: TaskPlan) -> bytes:
+        """The attempt's `outputs.pb`; empty when it wrote none."""
+        if not plan.has_outputs:
+            return b""
+        return await self.blobs.read(f"{action.output_prefix(action.attempt)}/outputs.pb") or b""
+
     async def _failure(self, prefix: str, plan: TaskPlan, exited: Exit | None) -> Failure | None:
         if exited is None:
             return Failure(

@@ -158,6 +158,8 @@ class Reconciler:
         told = await self._outcomes.report(action, plan=plan, seen=seen, now=self._clock())
         self._admission.release(action.id)
         await self._ledger.report(told, plan.budget)
+        if told.phase is Phase.SUCCEEDED:  # after a failure children of this attempt may still read what it left
+            await self._runtime.forget(action.attempt_id, await self._outcomes.results(action, plan))
         return Done()
 
     async def _refuse(self, action: Action, refusal: Refusal) -> Done:

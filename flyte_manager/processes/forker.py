@@ -81,11 +81,15 @@ class Forker:
         await self._end()
 
     async def ask(self, order: disk.Order) -> dict[str, object]:
-        """The shepherd's answer. Raises ZygoteDown."""
+        """The shepherd's answer. A zygote that gives none in time is killed and started again. Raises ZygoteDown."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS), self._orders:
                 await self._ready.wait()
                 return await self._exchange(order)
+        except TimeoutError as error:
+            if self._ready.is_set() and self._process:
+                self._process.kill()
+            raise ZygoteDown(why=f"no answer within {ANSWER_SECONDS:g} s") from error
         except (OSError, ValueError) as error:
             raise ZygoteDown(why=str(error) or type(error).__name__) from error
 

@@ -139,9 +139,10 @@ class Processes:
         elif seen.presence is not Presence.ALIVE:
             asyncio.get_running_loop().call_soon(self._wake, attempt)
 
-    async def forget(self, attempt: AttemptId) -> None:
+    async def forget(self, attempt: AttemptId, results: bytes) -> None:
         folder = self._folder(attempt)
-        if (await self.observe(attempt)).presence is Presence.ALIVE:
+        named = any(os.fsencode(path) in results for path in (folder, temporary.place(folder)))
+        if named or (await self.observe(attempt)).presence is Presence.ALIVE:
             return
         for name in (disk.WORK, disk.TEMPORARY, disk.SECRETS):
             await asyncio.to_thread(shutil.rmtree, os.path.join(folder, name), ignore_errors=True)
@@ -178,7 +179,6 @@ class Processes:
         path = env.get("PATH", os.defpath)
         if own not in path.split(os.pathsep):
             env["PATH"] = f"{own}{os.pathsep}{path}"
-        env["TMPDIR"] = temporary.place(folder)
         env[disk.MARKER] = folder
         if launch.secret_files:
             env[SECRETS_VARIABLE] = os.path.join(folder, disk.SECRETS)
@@ -186,6 +186,7 @@ class Processes:
             if os.path.isabs(name) or ".." in Path(name).parts or not name:
                 raise ports.LaunchRefused(problem=f"a secret can't be put into a file named {name!r}")
         program, argv = self._program(launch, env)
+        env["TMPDIR"] = temporary.place(folder)
         return disk.Order(
             folder=folder,
             argv=argv,

@@ -14,7 +14,7 @@ import pytest
 from flyte_manager.domain.attempts import Presence, StopReason
 from flyte_manager.domain.errors import Unavailable
 from flyte_manager.domain.ids import AttemptId
-from flyte_manager.processes import linux
+from flyte_manager.processes import forker, linux
 from tests.unit.processes.world import World, attempt_id, eventually, is_alive, launch_of, world
 
 pytestmark = pytest.mark.chaos
@@ -74,6 +74,14 @@ async def test_tasks_go_on_without_their_zygote_and_the_next_one_takes_over(cold
     assert seen.exit
     assert seen.exit.code == 7
     assert await cold.output(attempt) == ["begun", "ended"]
+
+
+async def test_a_zygote_that_hangs_is_replaced(cold: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forker, "ANSWER_SECONDS", 0.5)
+    old = zygote_of(cold)
+    os.kill(old, signal.SIGSTOP)
+    await cold.end(await insist(cold, "a0", "true"))
+    assert zygote_of(cold) != old
 
 
 async def test_a_warm_zygote_comes_back_warm(tmp_path: Path) -> None:

@@ -214,10 +214,11 @@ async def test_the_environment_is_the_base_and_the_attempts_own(tmp_path: Path) 
         await made.end(attempt)
         output = await made.output(attempt)
         folder = made.folder(attempt)
+        place = temporary.place(str(folder))
     told = dict(line.split("=", 1) for line in output if "=" in line)
     assert (told["A"], told["B"]) == ("own", "base")
     assert "PYTHONDONTWRITEBYTECODE" not in told
-    assert told["TMPDIR"] == temporary.place(str(folder))
+    assert told["TMPDIR"] == place
     assert told[disk.MARKER] == str(folder)
     assert told["PATH"].endswith(":/usr/bin:/bin")
     assert "HOME" not in told
@@ -232,16 +233,24 @@ async def test_sockets_of_multiprocessing_fit_into_a_deep_folder(tmp_path: Path)
         assert await made.output(attempt) == ["1"]
         assert seen.exit
         assert seen.exit.code == 0
-        await made.processes.forget(attempt)
+        await made.processes.forget(attempt, b"")
+
+
+async def test_a_folder_that_the_results_name_is_not_forgotten(cold: World) -> None:
+    attempt = await cold.shell("a0", "echo x > file")
+    await cold.end(attempt)
+    result = cold.folder(attempt) / disk.WORK / "file"
+    await cold.processes.forget(attempt, b"a literal: " + bytes(result))
+    assert result.read_text() == "x\n"
 
 
 async def test_forgetting_keeps_the_log_and_the_record(cold: World) -> None:
     attempt = await cold.shell("a0", "echo kept; echo x > file; echo y > $TMPDIR/file; sleep 0.3")
-    await cold.processes.forget(attempt)
+    await cold.processes.forget(attempt, b"")
     assert (cold.folder(attempt) / disk.WORK).exists(), "a running attempt is left alone"
     ended = await cold.end(attempt)
-    await cold.processes.forget(attempt)
-    await cold.processes.forget(attempt)
+    await cold.processes.forget(attempt, b"")
+    await cold.processes.forget(attempt, b"")
     assert sorted(path.name for path in cold.folder(attempt).iterdir()) == ["exit.json", "lock", "log"]
     assert await cold.processes.observe(attempt) == ended
     assert await cold.output(attempt) == ["kept"]
