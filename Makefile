@@ -60,7 +60,7 @@ $(VENV)/.compiled: $(VENV)/.installed $(SOURCES)
 	@$(PY) -m compileall -q flyte_manager
 	@touch $@
 
-# Quotes each candidate's version to itself: a command of that name may exist and not work.
+# A candidate is asked for its version, because a command of that name may exist and not work.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@set -e; for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	  if $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then found=$$python; break; fi; \

@@ -3,22 +3,29 @@
 Exit codes: 0 done, 1 it didn't work, 2 the command or a setting is wrong. Errors are one line on stderr.
 """
 
+import sys
+
+if sys.platform == "win32":
+    raise SystemExit("flyte-manager: Windows can't run tasks as local processes: use WSL2")
+
 import argparse
-import functools
+import asyncio
 import os
 import platform
 import sqlite3
-import sys
+import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
 from flyte_manager import __version__, app
 from flyte_manager.config import KEYS, ConfigError, Settings, find_file, load, unknown_key
-from flyte_manager.doctor import Finding, Machine, check_system, examine, report, verdict
+from flyte_manager.doctor import Finding, Machine, examine, report, verdict
 from flyte_manager.domain.errors import Refusal
-from flyte_manager.processes.environment import find_interpreter
+from flyte_manager.processes.environment import Interpreter, check_system, find_interpreter, listed_environment
+from flyte_manager.processes.runtime import Processes
 from flyte_manager.telemetry import set_up_logging
 
 EXAMPLES = """\
@@ -68,11 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start(settings: Settings) -> int:
-    system = check_system(sys.platform, platform.python_version())
-    if system.state == "bad":
-        return _fail(system.text, 1)
     set_up_logging(settings.logger.level, show_source=settings.logger.show_source)
     try:
+        check_system()
         return app.serve(settings)
     except Refusal as refusal:
         return _fail(str(refusal), 1)
@@ -98,13 +103,14 @@ def _as_text(value: object) -> str:
 
 
 def _examine(settings: Settings, config_file: Path | None) -> int:
+    set_up_logging(0)  # the findings tell it all
+    embedded = settings.embedded
     machine = Machine(
         platform=sys.platform,
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version_info[:3],
-        interpreter=functools.partial(
-            find_interpreter, settings.embedded.python or None, os.environ, Path(sys.executable)
-        ),
+        find_interpreter=lambda: find_interpreter(embedded.python or None, os.environ, Path(sys.executable)),
+        try_warm_start=lambda interpreter: asyncio.run(_try_warm_start(interpreter, embedded.pass_env)),
     )
     findings: list[Finding] = []
     for finding in examine(settings, config_file, machine):
@@ -112,6 +118,24 @@ def _examine(settings: Settings, config_file: Path | None) -> int:
         findings.append(finding)
     print(f"\n{verdict(findings)}")
     return int(any(finding.state == "bad" for finding in findings))
+
+
+async def _try_warm_start(interpreter: Interpreter, pass_env: Sequence[str]) -> str:
+    """The self-test that each start of the manager makes; "" when it went well, else why not."""
+    with tempfile.TemporaryDirectory(prefix="flyte-manager-doctor-") as folder:
+        processes = Processes(
+            root=Path(folder),
+            python=interpreter.python,
+            base_env=listed_environment(os.environ, pass_env),
+            wake=lambda _: None,
+            warm=True,
+            clock=lambda: datetime.now(UTC),
+        )
+        try:
+            await processes.start()
+            return "" if processes.warm_status == "warm" else processes.warm_status.removeprefix("cold: ")
+        finally:
+            await processes.stop_serving()
 
 
 def _version() -> int:

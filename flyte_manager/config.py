@@ -179,7 +179,7 @@ def _read_hosts(value: object) -> tuple[str, ...]:
 
 def _read_names(value: object) -> tuple[str, ...]:
     names = tuple(_read_text(item) for item in _read_list(value))
-    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
+    if not all(re.fullmatch(r"[A-Za-z_*?][A-Za-z0-9_*?]*", name) for name in names):
         raise ValueError
     return names
 
@@ -245,7 +245,7 @@ _HOST = Kind("host", "a host name or an address, without a port, such as localho
 _HOSTS = Kind(
     "list of hosts", "a list of host names, without ports, such as [manager.example.org]", _read_hosts, _parse_list
 )
-_NAMES = Kind("list of names", "a list of names of variables, such as [AWS_PROFILE]", _read_names, _parse_list)
+_NAMES = Kind("list of names", "a list of names of variables, such as [EDITOR, AWS_*]", _read_names, _parse_list)
 _PATH = Kind("path", "a path (in quotes if it looks like a number)", _read_path, str)
 _OPTIONAL_PATH = Kind("path, may be empty", "a path (in quotes if it looks like a number)", _read_optional_path, str)
 _PORT = Kind("port", "a whole number from 0 to 65535, without quotes (0 = any free port)", _whole(0, 65535), int)
@@ -283,7 +283,12 @@ KEYS: Sequence[Key] = (
         "",
         "The Python of the tasks; empty: the active virtual environment, else ours.",
     ),
-    Key("embedded.passEnv", _NAMES, [], "Variables of the manager's environment that tasks get too."),
+    Key(
+        "embedded.passEnv",
+        _NAMES,
+        [],
+        "Variables of the manager's environment that tasks get too; * stands for anything.",
+    ),
     Key("embedded.warm", _BOOL, True, "Whether tasks fork from a warm process; false starts a new Python for each."),
     Key("embedded.cpu", _CPU, 0, "Cores that running tasks may request together; 0 = all of the machine."),
     Key("embedded.memory", _MEMORY, 0, "Memory that running tasks may request together; 0 = all of the machine."),
@@ -468,12 +473,15 @@ def _settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings
 def _check(settings: Settings) -> None:
     """What no single key can tell."""
     origins = settings.origins
-    later = "Kubernetes comes with a later version; manager.mode auto runs tasks as local processes"
-    if settings.manager.mode == "kubernetes":
-        raise ConfigError(f"{origins['manager.mode']}: manager.mode kubernetes is not supported yet: {later}")
-    if settings.manager.kubernetes.kubeconfig:
-        where = origins["manager.kubernetes.kubeconfig"]
-        raise ConfigError(f"{where}: manager.kubernetes.kubeconfig is not supported yet, remove it: {later}")
+    later = (
+        "Kubernetes comes with a later version; leave it out, with manager.mode auto, to run tasks as local processes"
+    )
+    for key, given in (
+        ("manager.mode", settings.manager.mode == "kubernetes"),
+        ("manager.kubernetes.kubeconfig", bool(settings.manager.kubernetes.kubeconfig)),
+    ):
+        if given:
+            raise ConfigError(f"failed to get Kubernetes config: {origins[key]}: {key}: {later}")
     if settings.database.type != "sqlite":
         where, kind = origins["database.type"], settings.database.type
         raise ConfigError(f"{where}: database.type {kind!r} is not supported: the manager keeps its data in sqlite")

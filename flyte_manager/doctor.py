@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flyte_manager.banner import is_loopback
-from flyte_manager.config import Address, Settings
+from flyte_manager.config import Address, EmbeddedSettings, Settings
 from flyte_manager.domain.errors import Refusal
-from flyte_manager.processes.environment import Interpreter
+from flyte_manager.processes.environment import Interpreter, check_system
 from flyte_manager.rpc.holder import port_holder
 from flyte_manager.rpc.server import Listener, bind, close_all
 
@@ -45,25 +45,24 @@ class Machine:
     python: str
     """version of the manager's own"""
     sqlite: tuple[int, int, int]
-    interpreter: Callable[[], Interpreter]
+    find_interpreter: Callable[[], Interpreter]
     """finds the Python of the tasks; raises a Refusal"""
-    try_warm_start: Callable[[], str | None] | None = None
-    """runs a no-op task through the warm start and tells why it failed, None when it worked; None: not to be tried"""
+    try_warm_start: Callable[[Interpreter], str]
+    """runs a no-op task through the warm start; "" when it worked, else why not; raises a Refusal"""
 
 
 def examine(settings: Settings, config_file: Path | None, machine: Machine) -> Iterator[Finding]:
     """All findings, one by one, as the checks run."""
     database = settings.database.sqlite.file
     own = serving_pid(database)
-    yield check_system(machine.platform, machine.python)
+    yield check_system_of(machine)
     yield check_sqlite(machine.sqlite)
     yield from check_config(settings, config_file)
     yield from check_ports(settings, own)
     yield check_database(database, own)
     yield check_data_dir(settings.data_dir)
     yield from check_leftovers(settings.data_dir)
-    yield check_interpreter(machine.interpreter)
-    yield check_warm_start(settings, machine)
+    yield from check_tasks(settings.embedded, machine)
 
 
 def report(finding: Finding) -> str:
@@ -71,14 +70,12 @@ def report(finding: Finding) -> str:
     return f"  {finding.state:<5} {finding.name:<12} {finding.text}"
 
 
-def check_system(platform: str, python: str) -> Finding:
-    if platform == "linux":
-        return Finding("system", "ok", f"Linux, Python {python}")
-    if platform == "darwin":
-        return Finding(
-            "system", "warn", f"macOS, Python {python}: untested, tasks start cold; for the full speed use Linux"
-        )
-    return Finding("system", "bad", f"{platform} can't run tasks as local processes: on Windows, use WSL2")
+def check_system_of(machine: Machine) -> Finding:
+    try:
+        check_system(machine.platform)
+    except Refusal as refusal:
+        return Finding("system", "bad", str(refusal))
+    return Finding("system", "ok", f"Linux, Python {machine.python}")
 
 
 def check_sqlite(version: tuple[int, int, int]) -> Finding:
@@ -193,31 +190,40 @@ def check_leftovers(data_dir: Path) -> Iterator[Finding]:
             yield Finding("leftovers", "warn", f"{name} can't be read: look after its permissions")
             continue
         if not Path(database).exists():
-            text = f"{name.parent} belongs to the database {database}, which is gone: delete the folder if you don't miss it"
-            yield Finding("leftovers", "warn", text)
+            cure = "delete the folder if you don't miss it"
+            yield Finding(
+                "leftovers", "warn", f"{name.parent} belongs to the database {database}, which is gone: {cure}"
+            )
 
 
-def check_interpreter(find: Callable[[], Interpreter]) -> Finding:
+def check_tasks(embedded: EmbeddedSettings, machine: Machine) -> Iterator[Finding]:
+    """The Python of the tasks, its SDK, and how tasks start."""
     try:
-        found = find()
+        found = machine.find_interpreter()
     except Refusal as refusal:
-        return Finding("tasks", "bad", str(refusal))
+        yield Finding("tasks", "bad", str(refusal))
+        return
     if found.sdk_version is None:
-        text = f"{found.python} ({found.source}) has no Flyte SDK: run `{found.python} -m pip install flyte`"
-        return Finding("tasks", "bad", f"{text}, or set embedded.python")
-    return Finding("tasks", "ok", f"{found.python} ({found.source}), flyte {found.sdk_version}")
+        cure = f"run `{found.python} -m pip install flyte`, or set embedded.python"
+        yield Finding("tasks", "bad", f"{found.python} ({found.source}) has no Flyte SDK: {cure}")
+        return
+    yield Finding("tasks", "ok", f"{found.python} ({found.source}), flyte {found.sdk_version}")
+    yield check_start(embedded, found, machine)
 
 
-def check_warm_start(settings: Settings, machine: Machine) -> Finding:
-    if not settings.embedded.warm:
+def check_start(embedded: EmbeddedSettings, interpreter: Interpreter, machine: Machine) -> Finding:
+    if not embedded.warm:
         return Finding("warm start", "ok", "off, because embedded.warm is false")
-    if machine.try_warm_start is None:
-        return Finding("warm start", "ok", "on; tried at each start of the manager, whose banner says how it went")
-    problem = machine.try_warm_start()
-    if problem is not None:
-        text = f"does not work ({problem}): tasks start cold; set embedded.warm to false to be rid of this line"
-        return Finding("warm start", "warn", text)
-    return Finding("warm start", "ok", "works")
+    try:
+        problem = machine.try_warm_start(interpreter)
+    except Refusal as refusal:
+        return Finding("warm start", "bad", str(refusal))
+    if problem:
+        cure = (
+            "they run, but each imports the SDK anew; use an SDK that this manager knows, or set embedded.warm to false"
+        )
+        return Finding("warm start", "warn", f"tasks start cold ({problem}): {cure}")
+    return Finding("warm start", "ok", "works: a task that does nothing has run")
 
 
 def verdict(findings: Sequence[Finding]) -> str:

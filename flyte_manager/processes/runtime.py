@@ -141,12 +141,10 @@ class Processes:
 
     async def forget(self, attempt: AttemptId, results: bytes) -> None:
         folder = self._folder(attempt)
-        named = any(os.fsencode(path) in results for path in (folder, temporary.place(folder)))
+        named = any(os.fsencode(path) in results for path in (folder, temporary.link(folder)))
         if named or (await self.observe(attempt)).presence is Presence.ALIVE:
             return
-        for name in (disk.WORK, disk.TEMPORARY, disk.SECRETS):
-            await asyncio.to_thread(shutil.rmtree, os.path.join(folder, name), ignore_errors=True)
-        temporary.remove(folder)
+        await asyncio.to_thread(_free, folder)
 
     def tail(
         self, attempt: AttemptId, *, ended: Callable[[], Awaitable[bool]]
@@ -282,6 +280,12 @@ class Processes:
 
     async def _self_test(self, send: Send) -> str:
         return await selftest.run_no_op(send, self._base_env)
+
+
+def _free(folder: str) -> None:
+    for name in (disk.WORK, disk.TEMPORARY, disk.SECRETS):
+        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+    temporary.remove(folder)
 
 
 def _lock_state(folder: str) -> tuple[bool, disk.Mark | None]:

@@ -19,23 +19,28 @@ def place(folder: str) -> str:
     path = os.path.join(folder, disk.TEMPORARY)
     if len(os.fsencode(path)) <= ROOM:
         return path
-    link = _link(path)
-    home = os.path.dirname(link)
+    short = _link_to(path)
+    home = os.path.dirname(short)
     with contextlib.suppress(FileExistsError):
         os.mkdir(home, 0o700)
     seen = os.lstat(home)
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & 0o077:
         return path  # somebody else was there first: not to be trusted
     with contextlib.suppress(FileExistsError):
-        os.symlink(path, link)
-    return link
+        os.symlink(path, short)
+    return short
 
 
 def remove(folder: str) -> None:
     """Removes the link, if there is one."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_link(os.path.join(folder, disk.TEMPORARY)))
+        os.unlink(link(folder))
 
 
-def _link(path: str) -> str:
+def link(folder: str) -> str:
+    """Where the link is, if there is one."""
+    return _link_to(os.path.join(folder, disk.TEMPORARY))
+
+
+def _link_to(path: str) -> str:
     return f"/tmp/flyte-{os.getuid()}/{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"

@@ -1,0 +1,61 @@
+"""What a started manager tells."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from flyte_manager.banner import Endpoint, Facts, banner, try_it
+
+FACTS = Facts(
+    version="0.1.0",
+    api=Endpoint("localhost", 8090),
+    queue=Endpoint("localhost", 8089),
+    health=Endpoint("localhost", 8081),
+    database=Path("/home/me/flyte.db"),
+    data_dir=Path("/home/me/.flyte-manager/12ab"),
+    mode="embedded",
+    why="no kubeconfig is configured",
+    interpreter=Path("/home/me/.venv/bin/python"),
+    sdk_version="2.12.1",
+    start="warm",
+    seconds=0.84,
+)
+
+
+def test_the_banner_tells_all_and_ends_with_ready() -> None:
+    assert banner(FACTS) == (
+        "Flyte Manager 0.1.0\n"
+        "\n"
+        "  API       http://localhost:8090\n"
+        "  Queue     http://localhost:8089\n"
+        "  Health    http://localhost:8081\n"
+        "  Database  /home/me/flyte.db\n"
+        "  Data      /home/me/.flyte-manager/12ab\n"
+        "  Mode      embedded: no kubeconfig is configured\n"
+        "  Tasks     /home/me/.venv/bin/python, flyte 2.12.1, warm\n"
+        "\n"
+        "  Try it:\n"
+        "    flyte create config --endpoint localhost:8090 --insecure --project flytesnacks --domain development "
+        "--builder remote\n"
+        "\n"
+        "Ready in 0.8 s."
+    )
+
+
+def test_an_open_host_is_warned_of_in_embedded_mode_only() -> None:
+    opened = replace(FACTS, api=Endpoint("0.0.0.0", 8090))
+    assert "whoever reaches port 8090 can run code here" in banner(opened)
+    assert "Warning" not in banner(replace(opened, mode="kubernetes"))
+
+
+def test_every_address_is_called_localhost() -> None:
+    for host in ("0.0.0.0", "::", "127.0.0.1", "::1", "localhost"):
+        assert "--endpoint localhost:9090 " in try_it(Endpoint(host, 9090))
+
+
+def test_another_host_is_called_by_its_name() -> None:
+    assert Endpoint("manager.example.org", 1).authority == "manager.example.org:1"
+    assert Endpoint("fd00::1", 1).authority == "[fd00::1]:1"
+
+
+def test_tasks_without_an_sdk_are_told_of() -> None:
+    assert "no flyte: `flyte-manager doctor` says what to do" in banner(replace(FACTS, sdk_version=None))

@@ -1,0 +1,174 @@
+"""The command as its user sees it: what it prints, and its exit codes."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flyte_manager import __version__
+from flyte_manager.cli import main
+from flyte_manager.config import KEYS
+
+PROGRAM = "import sys; from flyte_manager.cli import main; sys.exit(main())"
+FREE_PORTS = [
+    "--manager.runsService.port=0",
+    "--manager.queueService.port=0",
+    "--manager.executor.healthProbePort=0",
+    "--dataDir=data",
+    "--embedded.warm=false",
+]
+SECONDS = 30.0
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with the working directory of the test."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A running command, killed at the end if it still runs."""
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_banner(process: subprocess.Popen[str]) -> list[str]:
+    assert process.stdout is not None
+    lines: list[str] = []
+    deadline = time.monotonic() + SECONDS
+    while not (lines and lines[-1].startswith("Ready in ")):
+        assert select.select([process.stdout], [], [], deadline - time.monotonic())[0], lines
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        lines.append(line.rstrip("\n"))
+    return lines
+
+
+def test_version_tells_the_sdk_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.startswith(f"flyte-manager {__version__} (flyte 2.")
+
+
+def test_config_show_tells_each_value_and_its_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("logger:\n  level: 3\n")
+    monkeypatch.setenv("FLYTE_MANAGER__EMBEDDED__CPU", "2")
+    assert main(["config", "show", "--server.allowedHosts", "a.example.org,b.example.org"]) == 0
+    rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == [key.name for key in KEYS]
+    told = {name: " ".join(rest.split()) for name, rest in rows}
+    assert told["logger.level"] == "3 config.yaml:2"
+    assert told["embedded.cpu"] == "2 environment FLYTE_MANAGER__EMBEDDED__CPU"
+    assert told["server.allowedHosts"] == "[a.example.org, b.example.org] flag --server.allowedHosts"
+    assert told["embedded.python"] == '"" default'
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--config", "my.yaml", "config", "show"], ["config", "show", "--config=my.yaml"]]
+)
+def test_flags_stand_before_or_after_the_command(
+    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my.yaml").write_text("logger: {level: 2}\n")
+    assert main(arguments) == 0
+    assert "my.yaml:1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--manager.runService.port=1"], "did you mean manager.runsService.port?"),
+        (["--logger.lev", "5"], "did you mean logger.level?"),
+        (["--logger.level=loud"], "flag --logger.level: logger.level needs a whole number"),
+        (["--logger.level"], "expected one argument"),
+        (["-x"], "unrecognized arguments: -x"),
+        (["start"], "unknown command 'start': use config show, doctor, version, or none"),
+        (["--config", "none.yaml"], "configuration file none.yaml was not found"),
+        (["--manager.mode=kubernetes"], "failed to get Kubernetes config"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("flyte-manager: ")
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_help_names_every_flag_and_gives_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(key.flag in told for key in KEYS)
+    assert "examples:" in told
+
+
+def test_a_start_serves_when_it_says_so_and_ends_on_sigterm(tmp_path: Path) -> None:
+    with started(*FREE_PORTS) as process:
+        lines = read_banner(process)
+        for name in ("API", "Queue", "Health"):
+            url = next(line.split()[1] for line in lines if line.split()[:1] == [name])
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
+                assert answer.status == 200
+        assert any(line.strip().startswith("flyte create config --endpoint localhost:") for line in lines)
+        assert any(str(tmp_path / "flyte.db") in line for line in lines)
+        assert "manager" in run("doctor", *FREE_PORTS).stdout
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+
+
+def test_a_taken_port_ends_the_start_in_the_words_of_the_original(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        ended = run(*FREE_PORTS, f"--manager.runsService.port={port}")
+    assert ended.returncode == 1
+    assert f"flyte-manager: address already in use: localhost:{port} (pid {os.getpid()}" in ended.stderr
+    assert "manager.runsService.port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_broken_database_ends_the_start_in_the_words_of_the_original(tmp_path: Path) -> None:
+    (tmp_path / "flyte.db").write_bytes(b"no database" * 1000)
+    ended = run(*FREE_PORTS)
+    assert ended.returncode == 1
+    assert "flyte-manager: failed to run migrations: " in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_doctor_ends_with_1_when_something_is_bad(tmp_path: Path) -> None:
+    (tmp_path / "flyte.db").write_bytes(b"no database" * 1000)
+    ended = run("doctor", *FREE_PORTS)
+    assert ended.returncode == 1
+    assert "  bad   database" in ended.stdout
+    assert ended.stdout.endswith("1 to mend before the manager can serve.\n")
+
+
+def test_doctor_tries_the_warm_start_and_changes_nothing(tmp_path: Path) -> None:
+    ended = run("doctor", *FREE_PORTS[:-1])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "works: a task that does nothing has run" in ended.stdout
+    assert list(tmp_path.iterdir()) == []
