@@ -62,11 +62,11 @@ $(VENV)/.compiled: $(VENV)/.installed $(SOURCES)
 
 # A candidate is asked for its version, because a command of that name may exist and not work.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@set -e; for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	@set -e; for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
 	  if $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "make: no Python 3.11, 3.12 or 3.13 found: install one, or name it: make build PYTHON=/path/to/python3" >&2; exit 1; \
+	  echo "$(or $(PYTHON),python3) is no Python 3.11, 3.12 or 3.13: install one, or name it: make build PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
 	echo "Building with $$($$found -V): fetching and installing the dependencies; the first time takes about a minute."; \
 	$$found -m venv --clear $(VENV)

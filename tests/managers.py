@@ -7,17 +7,22 @@
 All its processes carry HOME=<folder>/home, by which `close` finds those that outlived the manager.
 """
 
+import errno
 import os
+import random
 import re
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
@@ -41,6 +46,28 @@ def eventually(holds: Callable[[], bool], seconds: float = 30.0, *, what: str = 
     while not holds():
         assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
         time.sleep(0.02)
+
+
+def steady_ports() -> dict[str, int]:
+    """Free ports outside the range from which the system serves others: while a manager is down, nobody takes them."""
+    found: list[int] = []
+    while len(found) < len(PORT_SETTINGS):
+        port = random.randrange(20_000, 32_000)
+        if port not in found and all(_is_free(port, family) for family in (socket.AF_INET, socket.AF_INET6)):
+            found.append(port)
+    return dict(zip(PORT_SETTINGS, found, strict=True))
+
+
+def run_of(name: str, *args: str, project: str = "flytesnacks", retries: int = 0) -> dict[str, object]:
+    """CreateRun's body, in JSON, for a task that is a plain command."""
+    scope = {"project": project, "domain": "development"}
+    template = {
+        "id": {**scope, "resourceType": "TASK", "name": "command", "version": "1"},
+        "type": "python-task",
+        "metadata": {"retries": {"retries": retries}},
+        "container": {"args": list(args)},
+    }
+    return {"runId": {**scope, "name": name}, "taskSpec": {"taskTemplate": template}}
 
 
 @dataclass(slots=True)
@@ -205,6 +232,11 @@ class Manager:
         address = f"http://localhost:{self.ports[port]}/flyteidl2.{method}"
         return httpx.post(address, json=body, timeout=30, trust_env=False)
 
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """What the database says, beside the manager, as `sqlite3 flyte.db` would show it."""
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
+            return connection.execute(query, values).fetchall()
+
     def processes(self) -> Sequence[int]:
         """All living processes of this manager and its clients, whoever their parent is now."""
         marker = f"HOME={self.folder / 'home'}".encode()
@@ -227,6 +259,15 @@ class Manager:
         for client in self._clients:
             client.kill()
             client.communicate()
+
+
+def _is_free(port: int, family: socket.AddressFamily) -> bool:
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        try:
+            trial.bind(("127.0.0.1" if family == socket.AF_INET else "::1", port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True
 
 
 def _pids() -> Iterator[int]:

@@ -1,7 +1,8 @@
 """The one decider of phases: what a report, an abort or a signal makes of an action. Used by every world.
 
     report(action, attempt, report, budget) -> Change     the attempt's row and the action's, maybe a next attempt
-    abort(action, reason)                   -> Change
+    abort(action, attempt, reason, at)      -> Change
+    again(action, at), ask_again, replaced  -> Change     the only ways out of a final phase
     step(action, observation, now)          -> Step       what the executor must do to make the world match the row
 
 A failed attempt with attempts left and the next one's QUEUED are one Change: no reader sees FAILED before it is final.
@@ -9,6 +10,7 @@ The first final report wins; a later one is kept as an event of its attempt.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -23,10 +25,15 @@ from flyte_manager.domain.attempts import (
     Presence,
     Transition,
 )
+from flyte_manager.domain.errors import Invalid
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
 
 NO_RETRIES = Budget(retries=0, system_retries=0)
+
+
+class NotATaskPhase(Invalid):
+    """attempt {attempt} is one of a task, which is never {phase}: use one of {known}."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +66,26 @@ def new_attempt(action: Action, number: int, at: datetime) -> Attempt:
 
 
 def report(action: Action, attempt: Attempt, told: AttemptReport, budget: Budget) -> Change:
-    """Applies what was told of an attempt. Repeating a report changes nothing."""
+    """Applies what was told of an attempt. Repeating a report changes nothing. Raises NotATaskPhase."""
+    if told.phase not in (*ROAD, *FINAL):
+        known = ", ".join(phase.name for phase in (*ROAD, *sorted(FINAL)))
+        raise NotATaskPhase(attempt=told.attempt, phase=told.phase.name, known=known)
     if attempt.phase.final or action.final or told.attempt.number != action.attempt:
         return _late(attempt, told)
-    if not told.phase.final and _rank(told.phase) < _rank(attempt.phase):
+    if not told.phase.final and ROAD.index(told.phase) < ROAD.index(attempt.phase):
         return Change(None)
     after = _advance(attempt, told)
     if after == attempt and told.reason == action.reason:
         return Change(None)
     if told.phase is Phase.FAILED or told.phase is Phase.TIMED_OUT:
         return _failed(action, after, told, budget)
-    ended = told.at if told.phase.final else None
     new = replace(
         action,
         phase=told.phase,
         state=state_json(action, told.phase, told.at),
         reason=told.reason,
         started_at=action.started_at or after.started_at,
-        ended_at=ended,
+        ended_at=after.ended_at,
         output_uri=after.output_uri,
     )
     return Change(new, (after,))
@@ -101,14 +110,25 @@ def abort(action: Action, attempt: Attempt | None, *, reason: str, at: datetime)
 
 
 def again(action: Action, at: datetime) -> Change:
-    """Starts the next attempt of a finished action with a new retry budget: the only way out of a final phase."""
+    """Starts the next attempt of a finished task with a new retry budget."""
     new = _requeued(action, at=at, not_before=None)
     return Change(replace(new, user_failures=0, system_failures=0), (new_attempt(new, new.attempt, at),))
 
 
+def ask_again(condition: Action, at: datetime) -> Change:
+    """Waits anew for the answer to a condition that ended without one; its timeout counts from now."""
+    state = state_json(condition, Phase.PAUSED, at)
+    new = replace(condition, phase=Phase.PAUSED, state=state, failure=None, reason="", started_at=at, ended_at=None)
+    return Change(new)
+
+
 def stale(child: Action, parent: Action) -> bool:
-    """Whether the child failed before the parent's present attempt began: that attempt may run it again."""
-    failed = child.phase in (Phase.FAILED, Phase.TIMED_OUT)
+    """Whether the child failed before the parent's present attempt began: that attempt may run it again.
+
+    ABORTED counts too: a parent that fails aborts the other calls it waits for, and a child's own children were aborted
+    when it failed. The next attempt would die of those aborts.
+    """
+    failed = child.phase in (Phase.FAILED, Phase.TIMED_OUT, Phase.ABORTED)
     return failed and child.kind is not Kind.TRACE and child.revision < parent.attempt_revision
 
 
@@ -145,10 +165,6 @@ def step(action: Action, seen: Observation, now: datetime) -> Step:
             return Step(Do.LAUNCH)
 
 
-def _rank(phase: Phase) -> int:
-    return ROAD.index(phase) if phase in ROAD else len(ROAD)
-
-
 def _late(attempt: Attempt, told: AttemptReport) -> Change:
     if not told.phase.final or told.phase is attempt.phase:
         return Change(None)
@@ -163,10 +179,9 @@ def _late(attempt: Attempt, told: AttemptReport) -> Change:
 
 def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
     """The attempt's row after the report, phases that were jumped over filled in."""
-    seen = {transition.phase for transition in attempt.transitions}
-    road = [*told.transitions, Transition(told.phase, told.at)]
-    added = tuple(transition for transition in road if transition.phase not in seen)
-    transitions = tuple(sorted((*attempt.transitions, *added), key=lambda each: (each.phase in FINAL, each.phase)))
+    # Each phase once: what is recorded wins over what is told, a time of its own over the report's.
+    road = (Transition(told.phase, told.at), *told.transitions, *attempt.transitions)
+    transitions = _in_order({each.phase: each for each in road}.values())
     started = next((each.at for each in transitions if each.phase is Phase.RUNNING), None)
     events = (*attempt.events, *(event for event in told.events if event not in attempt.events))
     return replace(
@@ -174,7 +189,7 @@ def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
         phase=told.phase,
         transitions=transitions,
         started_at=started,
-        ended_at=told.at if told.phase.final else None,
+        ended_at=transitions[-1].at if told.phase.final else None,
         failure=told.failure,
         output_uri=told.output_uri or attempt.output_uri,
         report_uri=told.report_uri or attempt.report_uri,
@@ -182,6 +197,15 @@ def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
         events=events,
         logs_available=attempt.logs_available or started is not None,
     )
+
+
+def _in_order(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
+    """By phase, the end last; none before the one that it follows, whatever clocks said."""
+    ordered: list[Transition] = []
+    for each in sorted(transitions, key=lambda each: (each.phase in FINAL, each.phase)):
+        earliest = ordered[-1].at if ordered else each.at
+        ordered.append(each if each.at >= earliest else replace(each, at=earliest))
+    return tuple(ordered)
 
 
 def _failed(action: Action, attempt: Attempt, told: AttemptReport, budget: Budget) -> Change:
@@ -206,7 +230,7 @@ def _failed(action: Action, attempt: Attempt, told: AttemptReport, budget: Budge
         state=state_json(action, told.phase, told.at),
         reason="",
         failure=failure,
-        ended_at=told.at,
+        ended_at=attempt.ended_at,
         output_uri=attempt.output_uri,
     )
     return Change(final, (attempt,))

@@ -1,5 +1,6 @@
 """What a world needs to know of a task to run it, and how its argument templates are filled in."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,4 +61,7 @@ def quantity(text: str) -> float:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in _UNITS:
         raise ValueError(f"{text!r} is not a quantity such as 2, 500m, 1Gi")
-    return float(match[1]) * _UNITS[match[2]]
+    value = float(match[1]) * _UNITS[match[2]]
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is more than there is")
+    return value

@@ -42,7 +42,8 @@ class Admission:
         self._leaves = 0
 
     def track(self, action: Action) -> None:
-        """Tells of an action's present state; each change of an action comes here."""
+        """Tells of an action's present state; each change of an action comes here, and each look at its row: an old row
+        told late (alive, while it has ended) is put right by the next look."""
         parent = ActionId(action.id.run, action.parent)
         if not action.final:
             self._depths[action.id] = self._depths.get(parent, -1) + 1
@@ -58,9 +59,9 @@ class Admission:
         if action.id in self._held:
             return ""
         if action.id not in self._waiting:
-            self._waiting[action.id] = self._clamped(demand)
+            self._waiting[action.id] = self.clamped(demand)
             depth = self._depths.get(action.id, 0)
-            heapq.heappush(self._line, (-depth, action.created_at.timestamp(), action.id.name, action.id))
+            heapq.heappush(self._line, (-depth, action.created_at.timestamp(), str(action.id), action.id))
         self._grant(action.id)
         if action.id in self._held:
             return ""
@@ -70,11 +71,19 @@ class Admission:
             f"and {max(self._free_memory, 0) >> 20} of {self.memory >> 20} MiB are free, {len(self._waiting)} in line"
         )
 
+    def waits(self, action: ActionId) -> bool:
+        """Whether it stands in line; it is woken when its turn comes."""
+        return action in self._waiting
+
+    def clamped(self, demand: Demand) -> Demand:
+        """The demand, or what the machine has where that is less."""
+        return Demand(min(demand.cpu, self.cpu), min(demand.memory, self.memory))
+
     def adopt(self, action: Action, demand: Demand) -> None:
         """Counts an action that runs already."""
         if action.id not in self._held:
             self._waiting.pop(action.id, None)
-            self._hold(action.id, self._clamped(demand))
+            self._hold(action.id, self.clamped(demand))
 
     def release(self, action: ActionId) -> None:
         """Frees what the action held, or takes it out of the line."""
@@ -86,9 +95,6 @@ class Admission:
                 self._free_cpu += demand.cpu
                 self._leaves -= 1
         self._grant(None)
-
-    def _clamped(self, demand: Demand) -> Demand:
-        return Demand(min(demand.cpu, self.cpu), min(demand.memory, self.memory))
 
     def _add_child(self, parent: ActionId, child: ActionId) -> None:
         children = self._children.get(parent)

@@ -15,15 +15,15 @@ from flyte_manager.domain.attempts import (
     Exit,
     Failure,
     Observation,
+    Presence,
     StopReason,
     Transition,
 )
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Blobs
 from flyte_manager.domain.tasks import TaskPlan
-from flyte_manager.wire.updates import parse_error_document
+from flyte_manager.wire.updates import read_error
 
-ERROR_LIMIT = 1 << 20
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
 
@@ -38,7 +38,7 @@ class Outcomes:
         """The final report of an attempt that is over."""
         prefix = action.output_prefix(action.attempt)
         exited = seen.exit
-        failure = await self._failure(prefix, plan, exited)
+        failure = await self._failure(prefix, plan, seen)
         timed_out = exited is not None and exited.reason is StopReason.TIMEOUT
         phase = Phase.SUCCEEDED if failure is None else Phase.TIMED_OUT if timed_out else Phase.FAILED
         report_uri = f"{prefix}/report.html"
@@ -59,16 +59,18 @@ class Outcomes:
             return b""
         return await self.blobs.read(f"{action.output_prefix(action.attempt)}/outputs.pb") or b""
 
-    async def _failure(self, prefix: str, plan: TaskPlan, exited: Exit | None) -> Failure | None:
-        if exited is None:
+    async def _failure(self, prefix: str, plan: TaskPlan, seen: Observation) -> Failure | None:
+        exited = seen.exit
+        if exited is None or seen.presence is Presence.VANISHED:
+            detail = f": {exited.detail}" if exited and exited.detail else ""
             return Failure(
-                ErrorKind.SYSTEM, "ProcessVanished", "the task's process is gone without a record of its end"
+                ErrorKind.SYSTEM, "ProcessVanished", f"the task's process is gone without a record of its end{detail}"
             )
         if exited.reason is not None:
             return _stopped(exited.reason, exited, plan)
-        document = await self.blobs.read(f"{prefix}/error.pb", limit=ERROR_LIMIT)
-        if document is not None:
-            return parse_error_document(document)
+        failure = await read_error(self.blobs, f"{prefix}/error.pb")
+        if failure is not None:
+            return failure
         if exited.code != 0:
             return _died(exited)
         if plan.has_outputs and not await self.blobs.exists(f"{prefix}/outputs.pb"):

@@ -3,10 +3,11 @@ action runs; everything here may run any number of times.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from flyte_manager.domain import lifecycle
-from flyte_manager.domain.actions import Action, Run
+from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, Observation, Presence
 from flyte_manager.domain.errors import Refusal, UnknownAction
 from flyte_manager.domain.ids import ActionId, AttemptId
@@ -54,17 +55,19 @@ class Reconciler:
         self._clock = clock
 
     async def list_all(self) -> Iterable[ActionId]:
-        """All that must be looked at: what has not ended in the rows."""
+        """All that must be looked at: what has not ended in the rows, but for those in line: their turn wakes them."""
         live = await self._reader.live()
         for action in live:
             self._admission.track(action)
-        return [action.id for action in live]
+        return [action.id for action in live if not self._admission.waits(action.id)]
 
     async def reconcile(self, key: ActionId) -> Done | Requeue:
         try:
             action = await self._reader.action(key)
         except UnknownAction:
             return Done()
+        # also frees what an earlier turn took after the action had ended: every end brings one more turn
+        self._admission.track(action)
         match action.kind:
             case Kind.TASK:
                 return await self._task(action)
@@ -77,7 +80,7 @@ class Reconciler:
         timeout = timeout_seconds(action.spec)
         if action.final or not timeout:
             return Done()
-        left = timeout - (self._clock() - action.created_at).total_seconds()
+        left = timeout - (self._clock() - (action.started_at or action.created_at)).total_seconds()
         if left > 0:
             return Requeue(left)
         await self._ledger.expire(action.id, f"nobody answered condition {action.task.short_name!r} in {timeout:g} s")
@@ -88,7 +91,9 @@ class Reconciler:
         step = lifecycle.step(action, seen, self._clock())
         match step.do:
             case Do.NOTHING:
-                if seen.presence is Presence.ALIVE:
+                if action.final:
+                    await self._former_attempt_lives(action)
+                elif seen.presence is Presence.ALIVE:
                     self._admission.adopt(action, _demand(await self._plans.plan(action)))
                 return Done()
             case Do.STOP:
@@ -107,7 +112,6 @@ class Reconciler:
     async def _launch(self, action: Action) -> Done | Requeue:
         if await self._former_attempt_lives(action):
             return Requeue(STOP_CHECK_SECONDS)
-        run = await self._reader.run(action.id.run)
         try:
             plan = await self._plans.plan(action)
             _check_supported(plan)
@@ -116,18 +120,29 @@ class Reconciler:
         reason = self._admission.ask(action, _demand(plan))
         if reason:
             return await self._report_waiting(action, plan, reason)
-        return await self._start(action, run, plan)
+        return await self._start(action, plan)
 
-    async def _start(self, action: Action, run: Run, plan: TaskPlan) -> Done | Requeue:
+    async def _start(self, action: Action, plan: TaskPlan) -> Done | Requeue:
+        run = await self._reader.run(action.id.run)
         settings = self._plans.settings(run)
         try:
-            await self._runtime.launch(await self._launching.launch(action, run, plan=plan, settings=settings))
+            launch = await self._launching.launch(action, run, plan=plan, settings=settings)
+            await self._runtime.launch(replace(launch, notes=(*launch.notes, *self._clamping(plan))))
         except (LaunchRefused, SecretMissing) as refusal:
             return await self._refuse(action, refusal)
         return await self._report_running(action, await self._runtime.observe(action.attempt_id))
 
+    def _clamping(self, plan: TaskPlan) -> Iterator[str]:
+        asked, given = _demand(plan), self._admission.clamped(_demand(plan))
+        if asked != given:
+            yield (
+                f"it asks for {asked.cpu:g} CPU and {asked.memory >> 20} MiB, more than this machine gives to tasks; "
+                f"it was started when {given.cpu:g} CPU and {given.memory >> 20} MiB were free"
+            )
+
     async def _former_attempt_lives(self, action: Action) -> bool:
-        """A former attempt's process can outlive its end in the rows when somebody else reported that end."""
+        """A former attempt's process can outlive its end in the rows when somebody else reported that end. It is told
+        to stop."""
         if action.attempt == 1:
             return False
         former = AttemptId(action.id, action.attempt - 1)

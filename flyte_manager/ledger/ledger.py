@@ -5,16 +5,25 @@ wake-ups (watchers), never before: what a client was told is on disk (DESIGN.md 
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action, Budget, Run
-from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure
-from flyte_manager.domain.errors import ActionDiffers, Invalid, NotGiven, RunDiffers, RunEnded, UnknownRun, Unready
-from flyte_manager.domain.ids import ROOT, ActionId, RunId
+from flyte_manager.domain.attempts import Attempt, AttemptReport, ErrorKind, Failure
+from flyte_manager.domain.errors import (
+    ActionDiffers,
+    Invalid,
+    Missing,
+    NotGiven,
+    RunDiffers,
+    RunEnded,
+    UnknownRun,
+    Unready,
+)
+from flyte_manager.domain.ids import ROOT, ActionId, AttemptId, RunId
 from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Clock
@@ -29,6 +38,10 @@ T = TypeVar("T")
 
 class NotACondition(Unready):
     """action {name!r} is not a condition: only conditions take a signal."""
+
+
+class UnknownAttempt(Missing):
+    """action {name!r} has no attempt {number}: attempts count from 1, and only tasks have them."""
 
 
 class SignalledAlready(Unready):
@@ -48,6 +61,7 @@ class _Work:
     changed: list[Action] = field(default_factory=list)
 
     def save(self, change: lifecycle.Change, before: Action) -> None:
+        """Writes the new rows. What ended takes all that lives below it along."""
         for attempt in change.attempts:
             if attempt.id.number > before.attempt:
                 attempts.insert(self.tx, attempt)
@@ -59,10 +73,10 @@ class _Work:
         after = replace(change.action, revision=self.tx.revision, attempt_revision=began)
         actions.update(self.tx, after)
         if after.is_root:
-            self._mirror(after)
+            runs.mirror(self.tx, after)
         self.changed.append(after)
-        if after.final:
-            self.abort_all(actions.live_children(self.tx.connection, after.id), "parent ended")
+        if after.final and not before.final:
+            self._abort_below(after)
 
     def add(self, action: Action) -> Action:
         stamped = replace(action, revision=self.tx.revision, attempt_revision=self.tx.revision)
@@ -72,16 +86,24 @@ class _Work:
         self.changed.append(stamped)
         return stamped
 
-    def abort_all(self, found: Sequence[Action], reason: str) -> None:
-        """Ends these actions; each one's end ends its own children in turn."""
-        for action in found:
-            attempt = attempts.get(self.tx.connection, action.attempt_id)
-            self.save(lifecycle.abort(action, attempt, reason=reason, at=self.at), action)
+    def abort(self, action: Action, reason: str) -> None:
+        """Ends the action, and all below it."""
+        attempt = attempts.get(self.tx.connection, action.attempt_id)
+        self.save(lifecycle.abort(action, attempt, reason=reason, at=self.at), action)
 
-    def _mirror(self, root: Action) -> None:
-        run = runs.get(self.tx.connection, root.id.run)
-        if run is not None:
-            runs.mirror(self.tx, replace(run, phase=root.phase, started_at=root.started_at, ended_at=root.ended_at))
+    def _abort_below(self, ended: Action) -> None:
+        """All levels at once: a tree may be a thousand actions wide or deep."""
+        found = actions.live_below(self.tx.connection, ended.id)
+        if not found:
+            return
+        present = attempts.present(self.tx.connection, ended.id.run, found)
+        changes = [lifecycle.abort(each, present.get(each.id), reason="parent ended", at=self.at) for each in found]
+        after = [replace(change.action, revision=self.tx.revision) for change in changes if change.action is not None]
+        actions.update(self.tx, *after)
+        written = [attempt for change in changes for attempt in change.attempts]
+        if written:
+            attempts.update(self.tx, *written)
+        self.changed += after
 
 
 class Ledger:
@@ -141,13 +163,11 @@ class Ledger:
         await self._write(write)
 
     async def report(self, told: AttemptReport, budget: Budget) -> None:
-        """What the executor saw of an attempt. Raises UnknownAction."""
+        """What the executor saw of an attempt. Raises UnknownAction, UnknownAttempt, NotATaskPhase."""
 
         def write(work: _Work) -> None:
             action = known_action(work.tx.connection, told.attempt.action)
-            attempt = attempts.get(work.tx.connection, told.attempt)
-            if attempt is not None:
-                work.save(lifecycle.report(action, attempt, told, budget), action)
+            work.save(lifecycle.report(action, _known_attempt(work, told.attempt), told, budget), action)
 
         await self._write(write)
 
@@ -155,17 +175,19 @@ class Ledger:
         self, action: ActionId, state: str, *, phase: Phase | None, failure: Failure | None, budget: Budget
     ) -> None:
         """StateService.Put: another client reports. A phase in the document moves the action like a report of the
-        executor. Raises UnknownAction."""
+        executor; a document that comes too late, with a phase that the action does not have, is not kept. Raises
+        UnknownAction, UnknownAttempt, NotATaskPhase."""
 
         def write(work: _Work) -> None:
             found = known_action(work.tx.connection, action)
-            attempt = attempts.get(work.tx.connection, found.attempt_id)
-            if phase is not None and attempt is not None:
+            if phase is not None and phase is not found.phase:
                 told = AttemptReport(found.attempt_id, phase, work.at, failure=failure)
+                attempt = _known_attempt(work, told.attempt)
                 work.save(lifecycle.report(found, attempt, told, budget), found)
                 found = known_action(work.tx.connection, action)
             if found.phase is (phase or found.phase):
-                work.save(lifecycle.Change(replace(found, state=state)), found)
+                # the same revision: no watcher is shown the document, and a child's end keeps its place in the order
+                actions.update(work.tx, replace(found, state=state))
 
         await self._write(write)
 
@@ -175,7 +197,7 @@ class Ledger:
         def write(work: _Work) -> None:
             if runs.get(work.tx.connection, run) is None:
                 raise UnknownRun(name=run.name, project=run.project, domain=run.domain)
-            work.abort_all([known_action(work.tx.connection, ActionId(run, ROOT))], reason)
+            work.abort(known_action(work.tx.connection, ActionId(run, ROOT)), reason)
 
         await self._write(write)
 
@@ -183,7 +205,7 @@ class Ledger:
         """Ends the action and all below it. Raises UnknownAction."""
 
         def write(work: _Work) -> None:
-            work.abort_all([known_action(work.tx.connection, action)], reason)
+            work.abort(known_action(work.tx.connection, action), reason)
 
         await self._write(write)
 
@@ -220,17 +242,14 @@ class Ledger:
         if difference:
             raise ActionDiffers(name=order.id.name, difference=difference)
         if found.kind is Kind.TRACE:
-            if found.phase is Phase.FAILED:
-                new = replace(
-                    found, phase=order.phase, failure=failure, ended_at=order.ended_at, output_uri=order.output_uri
-                )
+            if found.phase is Phase.FAILED and found.spec != order.spec:
+                new = _trace_again(found, order, work.at, failure)
                 work.save(lifecycle.Change(new), found)
             return
         if parent.final or not lifecycle.stale(found, parent):
             return
         if found.kind is Kind.CONDITION:
-            new = replace(found, phase=Phase.PAUSED, failure=None, created_at=work.at, ended_at=None)
-            work.save(lifecycle.Change(new), found)
+            work.save(lifecycle.ask_again(found, work.at), found)
             return
         work.save(lifecycle.again(found, work.at), found)
 
@@ -311,6 +330,27 @@ def _child(order: NewAction, run: Run, at: datetime, failure: Failure | None) ->
         failure=failure,
     )
     return _queued(action, at)
+
+
+def _trace_again(found: Action, order: NewAction, at: datetime, failure: Failure | None) -> Action:
+    """The row of a trace that failed once and is over again."""
+    return replace(
+        found,
+        phase=order.phase,
+        state=lifecycle.state_json(found, order.phase, at),
+        spec=order.spec,
+        failure=failure,
+        started_at=order.started_at,
+        ended_at=order.ended_at or at,
+        output_uri=order.output_uri,
+    )
+
+
+def _known_attempt(work: _Work, attempt: AttemptId) -> Attempt:
+    found = attempts.get(work.tx.connection, attempt)
+    if found is None:
+        raise UnknownAttempt(number=attempt.number, name=attempt.action.name)
+    return found
 
 
 def _queued(action: Action, at: datetime) -> Action:

@@ -1,7 +1,8 @@
 """Following rows: subscribe, list, then the rows past the cursor at each wake-up and every 30 s (DESIGN.md §4.3)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from contextlib import aclosing
 
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action, ActionHistory, Run, TaskName
@@ -78,7 +79,7 @@ class Reader:
 
         return await self._database.read(query)
 
-    async def follow_action(self, action: ActionId) -> AsyncIterator[ActionHistory]:
+    async def follow_action(self, action: ActionId) -> AsyncGenerator[ActionHistory, None]:
         """The action as it is and after each change; ends when it is final."""
         with self._wakeups.subscribe(action) as event:
             revision = -1
@@ -92,7 +93,7 @@ class Reader:
                     return
                 await _next(event)
 
-    async def follow_children(self, parent: ActionId) -> AsyncIterator[Sequence[Action] | None]:
+    async def follow_children(self, parent: ActionId) -> AsyncGenerator[Sequence[Action] | None, None]:
         """Pages of children: first those that there are, then None once, then each page of changes, forever. A child
         that failed before the parent's present attempt is left out of the first part (DESIGN.md §5)."""
 
@@ -100,19 +101,22 @@ class Reader:
             return actions.children(connection, parent, after)
 
         record = await self.action(parent)
-        async for found, snapshot in self._follow((parent.run, parent.name, "children"), page):
-            if snapshot:
-                found = [child for child in found or () if not lifecycle.stale(child, record)] if found else found
-            if found or found is None:
-                yield found
+        async with aclosing(self._follow((parent.run, parent.name, "children"), page)) as pages:
+            async for found, snapshot in pages:
+                if snapshot and found:
+                    found = [child for child in found if not lifecycle.stale(child, record)]
+                if found or found is None:
+                    yield found
 
-    async def follow_run(self, run: RunId) -> AsyncIterator[Sequence[Action] | None]:
+    async def follow_run(self, run: RunId) -> AsyncGenerator[Sequence[Action] | None, None]:
         """Pages of the run's actions: first all, then None once, then each page of changes, forever."""
         await self.run(run)
-        async for found, _ in self._follow(run, lambda connection, after: actions.changed(connection, run, after)):
-            yield found
+        pages = self._follow(run, lambda connection, after: actions.changed(connection, run, after))
+        async with aclosing(pages):
+            async for found, _ in pages:
+                yield found
 
-    async def _follow(self, topic: Hashable, page: Page) -> AsyncIterator[tuple[Sequence[Action] | None, bool]]:
+    async def _follow(self, topic: Hashable, page: Page) -> AsyncGenerator[tuple[Sequence[Action] | None, bool], None]:
         """(page, whether it belongs to the first listing); (None, False) once between the two."""
         cursor, snapshot = actions.START, True
 

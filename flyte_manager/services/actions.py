@@ -9,7 +9,8 @@ from flyteidl2.workflow import run_definition_pb2
 from flyte_manager.domain.attempts import AttemptReport
 from flyte_manager.domain.errors import NotGiven
 from flyte_manager.domain.ids import AttemptId
-from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.domain.lifecycle import NO_RETRIES
+from flyte_manager.domain.phases import Kind
 from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.ledger import Ledger, NotACondition
 from flyte_manager.ledger.watch import Reader
@@ -53,10 +54,10 @@ class ActionsService(actions_service_connect.ActionsService):
         phase = phase_of(request.status.phase)
         attempt = AttemptId(action.id, request.attempt or action.attempt)
         told = AttemptReport(attempt, phase, self._clock(), failure=told_failure(phase, "ActionsService.Update"))
-        spec = parse_spec(await self._reader.spec(action.spec_digest)) if action.kind is Kind.TASK else None
-        if spec is None or phase is Phase.QUEUED:
-            return pb.UpdateResponse()
-        await self._ledger.report(told, plan(spec).budget)
+        budget = NO_RETRIES
+        if action.kind is Kind.TASK:
+            budget = plan(parse_spec(await self._reader.spec(action.spec_digest))).budget
+        await self._ledger.report(told, budget)
         return pb.UpdateResponse()
 
     async def abort(self, request: pb.AbortRequest, _ctx: Context) -> pb.AbortResponse:

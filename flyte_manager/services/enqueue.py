@@ -11,9 +11,7 @@ from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Blobs
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.wire.orders import new_action
-from flyte_manager.wire.updates import parse_error_document
-
-ERROR_LIMIT = 1 << 20
+from flyte_manager.wire.updates import read_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,5 @@ class Enqueue:
         """A failed trace carries no error in the request: it lies beside its inputs (sdk-contract.md §5.1)."""
         if order.kind is not Kind.TRACE or order.phase is not Phase.FAILED:
             return None
-        document = await self.blobs.read(f"{order.base_uri.rstrip('/')}/{order.id.name}/error.pb", limit=ERROR_LIMIT)
-        if document is None:
-            return Failure(ErrorKind.USER, "TraceFailed", "the trace failed and left no error.pb")
-        return parse_error_document(document)
+        failure = await read_error(self.blobs, f"{order.base_uri.rstrip('/')}/{order.id.name}/error.pb")
+        return failure or Failure(ErrorKind.USER, "TraceFailed", "the trace failed and left no error.pb")

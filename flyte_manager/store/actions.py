@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from flyte_manager.domain.actions import Action, TaskName, TaskSummary
 from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.filters import Order, Query
-from flyte_manager.domain.ids import ActionId, RunId
+from flyte_manager.domain.ids import ROOT, ActionId, RunId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.store.engine import Transaction
 from flyte_manager.store.listing import KIND, MOMENT, NUMBER, PHASE, Field, ordered, paged
@@ -51,8 +51,14 @@ _PAST_CURSOR = sa.tuple_(actions.c.revision, actions.c.name) > sa.tuple_(
 )
 _CHANGED = actions.select().where(_OF_RUN, _PAST_CURSOR).order_by(actions.c.revision, actions.c.name).limit(PAGE)
 _CHILDREN = _CHANGED.where(actions.c.parent == sa.bindparam("key_parent"))
-_LIVE_CHILDREN = actions.select().where(
-    _OF_RUN, actions.c.ended_at.is_(None), actions.c.parent == sa.bindparam("key_parent")
+_BELOW = sa.select(sa.bindparam("key_name", type_=sa.Text).label("name")).cte("below", recursive=True)
+_BELOW = _BELOW.union(
+    sa.select(actions.c.name).where(_OF_RUN, actions.c.ended_at.is_(None), actions.c.parent == _BELOW.c.name)
+)
+_LIVE_BELOW = (
+    actions.select()
+    .where(_OF_RUN, actions.c.name.in_(sa.select(_BELOW.c.name)), actions.c.name != sa.bindparam("key_name"))
+    .order_by(actions.c.name)
 )
 _LIVE = actions.select().where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at)
 
@@ -61,9 +67,12 @@ def insert(tx: Transaction, action: Action) -> None:
     tx.connection.execute(actions.insert(), _values(action))
 
 
-def update(tx: Transaction, action: Action) -> None:
-    values = _values(action)
-    tx.connection.execute(_UPDATE, _key(action.id) | {f"new_{column}": values[column] for column in _CHANGING})
+def update(tx: Transaction, *changed: Action) -> None:
+    rows = []
+    for action in changed:
+        values = _values(action)
+        rows.append(_key(action.id) | {f"new_{column}": values[column] for column in _CHANGING})
+    tx.connection.execute(_UPDATE, rows)
 
 
 def get(connection: sa.Connection, action: ActionId) -> Action | None:
@@ -88,10 +97,9 @@ def changed(connection: sa.Connection, run: RunId, after: Cursor) -> Sequence[Ac
     return [_action(row) for row in connection.execute(_CHANGED, _run_key(run) | _cursor(after))]
 
 
-def live_children(connection: sa.Connection, parent: ActionId) -> Sequence[Action]:
-    return [
-        _action(row) for row in connection.execute(_LIVE_CHILDREN, _run_key(parent.run) | {"key_parent": parent.name})
-    ]
+def live_below(connection: sa.Connection, action: ActionId) -> Sequence[Action]:
+    """What lives below the action, all levels; an action that has ended has nothing alive below it."""
+    return [_action(row) for row in connection.execute(_LIVE_BELOW, _key(action))]
 
 
 def live(connection: sa.Connection) -> Sequence[Action]:
@@ -107,11 +115,14 @@ def page(connection: sa.Connection, run: RunId, query: Query) -> Sequence[Action
 
 def roots(connection: sa.Connection, runs: Sequence[RunId]) -> dict[RunId, Action]:
     """The root actions of these runs."""
-    keys = [(run.project, run.domain, run.name) for run in runs]
-    columns = sa.tuple_(actions.c.project, actions.c.domain, actions.c.run)
-    statement = actions.select().where(columns.in_(keys), actions.c.parent == "")
-    found = [_action(row) for row in connection.execute(statement)]
-    return {action.id.run: action for action in found}
+    found: dict[RunId, Action] = {}
+    for project, domain in {(run.project, run.domain) for run in runs}:
+        # not (project, domain, run) IN (…): SQLite reads the whole table for that
+        names = [run.name for run in runs if (run.project, run.domain) == (project, domain)]
+        scope = sa.and_(actions.c.project == project, actions.c.domain == domain)
+        rows = connection.execute(actions.select().where(scope, actions.c.run.in_(names), actions.c.name == ROOT))
+        found |= {action.id.run: action for action in map(_action, rows)}
+    return found
 
 
 def _run_key(run: RunId) -> dict[str, object]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt, Event, Transition, Usage
 from flyte_manager.domain.ids import ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Phase
@@ -18,6 +19,8 @@ _OF_ACTION = sa.and_(*(attempts.c[column] == sa.bindparam(f"key_{column}") for c
 _BY_KEY = sa.and_(_OF_ACTION, attempts.c.attempt == sa.bindparam("key_attempt"))
 _CHANGING = [column.name for column in attempts.columns if column.name not in (*_KEY, "attempt", "created_at")]
 _UPDATE = attempts.update().where(_BY_KEY).values({column: sa.bindparam(f"new_{column}") for column in _CHANGING})
+_AT_ONCE = 1000
+"""Names in one query: SQLite takes 32,766 parameters."""
 _GET = attempts.select().where(_BY_KEY)
 _ALL = attempts.select().where(_OF_ACTION).order_by(attempts.c.attempt)
 
@@ -26,15 +29,33 @@ def insert(tx: Transaction, attempt: Attempt) -> None:
     tx.connection.execute(attempts.insert(), _values(attempt))
 
 
-def update(tx: Transaction, attempt: Attempt) -> None:
-    values = _values(attempt)
-    key = _key(attempt.id.action) | {"key_attempt": attempt.id.number}
-    tx.connection.execute(_UPDATE, key | {f"new_{column}": values[column] for column in _CHANGING})
+def update(tx: Transaction, *changed: Attempt) -> None:
+    rows = []
+    for attempt in changed:
+        values = _values(attempt)
+        key = _key(attempt.id.action) | {"key_attempt": attempt.id.number}
+        rows.append(key | {f"new_{column}": values[column] for column in _CHANGING})
+    tx.connection.execute(_UPDATE, rows)
 
 
 def get(connection: sa.Connection, attempt: AttemptId) -> Attempt | None:
     row = connection.execute(_GET, _key(attempt.action) | {"key_attempt": attempt.number}).one_or_none()
     return _attempt(row) if row else None
+
+
+def present(connection: sa.Connection, run: RunId, found: Sequence[Action]) -> Mapping[ActionId, Attempt]:
+    """The present attempt of each of these actions of the run."""
+    numbers = {each.id.name: each.attempt for each in found}
+    names = list(numbers)
+    scope = sa.and_(attempts.c.project == run.project, attempts.c.domain == run.domain, attempts.c.run == run.name)
+    read: dict[ActionId, Attempt] = {}
+    for start in range(0, len(names), _AT_ONCE):
+        part = attempts.c.action.in_(names[start : start + _AT_ONCE])
+        for row in connection.execute(attempts.select().where(scope, part)):
+            if numbers[row.action] == row.attempt:
+                attempt = _attempt(row)
+                read[attempt.id.action] = attempt
+    return read
 
 
 def of_action(connection: sa.Connection, action: ActionId) -> Sequence[Attempt]:

@@ -15,20 +15,27 @@ Parse = Callable[[str], object]
 
 
 def _phase(value: str) -> str:
-    return Phase(int(value)).name if value.isdigit() else Phase[value.removeprefix("ACTION_PHASE_")].name
+    return Phase(int(value)).name if value.isdecimal() else Phase[value.removeprefix("ACTION_PHASE_")].name
 
 
 def _kind(value: str) -> str:
-    return Kind(int(value)).name if value.isdigit() else Kind[value.removeprefix("ACTION_TYPE_")].name
+    return Kind(int(value)).name if value.isdecimal() else Kind[value.removeprefix("ACTION_TYPE_")].name
 
 
 def _moment(value: str) -> datetime:
     moment = datetime.fromisoformat(value)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _number(value: str) -> int:
+    number = int(value)
+    if abs(number) >= 1 << 63:  # SQLite has no larger ones
+        raise ValueError(value)
+    return number
 
 
 TEXT: tuple[Parse, str] = (str, "a text")
-NUMBER: tuple[Parse, str] = (int, "a whole number")
+NUMBER: tuple[Parse, str] = (_number, "a whole number")
 MOMENT: tuple[Parse, str] = (_moment, "a time such as 2026-11-23T09:00:00Z")
 PHASE: tuple[Parse, str] = (_phase, "a phase's number or name")
 KIND: tuple[Parse, str] = (_kind, "an action type's number or name")
@@ -74,25 +81,32 @@ def _condition(fields: Fields, asked: Filter) -> Column:
     column = field.column
     match asked.function:
         case Function.EXISTS:
-            return sa.and_(column.is_not(None), column != "")
+            return ~_missing(field)
         case Function.NOT_EXISTS:
-            return sa.or_(column.is_(None), column == "")
+            return _missing(field)
         case Function.VALUE_IN:
             return column.in_([_parse(field, asked.field, value) for value in asked.values])
         case Function.VALUE_NOT_IN:
-            return column.not_in([_parse(field, asked.field, value) for value in asked.values])
+            values = [_parse(field, asked.field, value) for value in asked.values]
+            return sa.or_(column.is_(None), column.not_in(values))
     if len(asked.values) != 1:
         raise BadValue(value=list(asked.values), field=asked.field, rule=f"{asked.function.name} takes one value")
     if asked.function in _TEXTUAL:
+        if field.type is not TEXT:
+            raise BadValue(value=asked.function.name, field=asked.field, rule="only texts are searched")
         return _TEXTUAL[asked.function](column, asked.values[0])
     return _COMPARING[asked.function](column, _parse(field, asked.field, asked.values[0]))
+
+
+def _missing(field: Field) -> Column:
+    return field.column == "" if field.type is TEXT else field.column.is_(None)
 
 
 def _parse(field: Field, name: str, value: str) -> object:
     parse, rule = field.type
     try:
         return parse(value)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise BadValue(value=value[:60], field=name, rule=f"it takes {rule}") from None
 
 
@@ -105,7 +119,8 @@ _TEXTUAL: dict[Function, Callable[[Column, str], Column]] = {
 }
 _COMPARING: dict[Function, Callable[[Column, object], Column]] = {
     Function.EQUAL: lambda column, value: column == value,
-    Function.NOT_EQUAL: lambda column, value: column != value,
+    # unlike !=, also true for what is not set
+    Function.NOT_EQUAL: lambda column, value: column.is_distinct_from(value),
     Function.GREATER_THAN: lambda column, value: column > value,
     Function.GREATER_THAN_OR_EQUAL: lambda column, value: column >= value,
     Function.LESS_THAN: lambda column, value: column < value,

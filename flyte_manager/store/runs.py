@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from flyte_manager.domain.actions import Run, TaskName
+from flyte_manager.domain.actions import Action, Run, TaskName
 from flyte_manager.domain.filters import Order, Query
 from flyte_manager.domain.ids import ProjectId, RunId
 from flyte_manager.domain.phases import Phase
@@ -50,17 +50,18 @@ _MIRROR = (
 )
 
 
-def mirror(tx: Transaction, run: Run) -> None:
+def mirror(tx: Transaction, root: Action) -> None:
     """Shows the root action's progress in the run's row."""
+    run = root.id.run
     tx.connection.execute(
         _MIRROR,
         {
-            "_project": run.id.project,
-            "_domain": run.id.domain,
-            "_name": run.id.name,
-            "_phase": run.phase.name,
-            "_started": run.started_at,
-            "_ended": run.ended_at,
+            "_project": run.project,
+            "_domain": run.domain,
+            "_name": run.name,
+            "_phase": root.phase.name,
+            "_started": root.started_at,
+            "_ended": root.ended_at,
             "_revision": tx.revision,
         },
     )

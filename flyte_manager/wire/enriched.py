@@ -9,11 +9,12 @@ from flyteidl2.workflow import run_definition_pb2
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.errors import Invalid
 from flyte_manager.wire import runs
-from flyte_manager.wire.phases import phase_of
+from flyte_manager.wire.phases import phase_named, phase_of
 
 
 class BadWatchFilter(Invalid):
-    """WatchActions filters by PHASE (VALUE_IN, phase numbers) and NAME (CONTAINS_CASE_INSENSITIVE), not by {given}."""
+    """WatchActions filters by PHASE (VALUE_IN, numbers or names) and NAME (CONTAINS_CASE_INSENSITIVE), not by
+    {given}."""
 
 
 class Enriched:
@@ -48,7 +49,7 @@ class Enriched:
     def _read(self, each: list_pb2.Filter) -> None:
         field = each.field.lower()
         if field == "phase" and each.function == list_pb2.Filter.VALUE_IN:
-            self._phases |= {phase_of(int(value)) if value.isdigit() else phase_of(-1) for value in each.values}
+            self._phases |= {phase_of(int(value)) if value.isdecimal() else phase_named(value) for value in each.values}
         elif field == "name" and each.function == list_pb2.Filter.CONTAINS_CASE_INSENSITIVE:
             self._names += [value.lower() for value in each.values]
         else:

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from flyte_manager.domain.errors import Invalid
+
 
 def timestamp(moment: datetime) -> Timestamp:
     proto = Timestamp()
@@ -12,8 +14,16 @@ def timestamp(moment: datetime) -> Timestamp:
     return proto
 
 
+class BadTime(Invalid):
+    """a timestamp of {seconds} s since 1970 is out of range: years 1 to 9999 are legal."""
+
+
 def moment(proto: Timestamp) -> datetime:
-    return proto.ToDatetime(tzinfo=UTC)
+    """Raises BadTime."""
+    try:
+        return proto.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise BadTime(seconds=proto.seconds) from None
 
 
 def seconds(proto: Duration) -> float:

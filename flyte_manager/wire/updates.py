@@ -6,7 +6,9 @@ from google.protobuf.message import DecodeError
 
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import ErrorKind, Failure
+from flyte_manager.domain.errors import TooLarge
 from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.ports import Blobs
 from flyte_manager.wire.ids import action_proto
 from flyte_manager.wire.phases import phase_proto
 
@@ -15,6 +17,8 @@ _KINDS = {
     ErrorKind.USER: execution_pb2.ExecutionError.USER,
     ErrorKind.SYSTEM: execution_pb2.ExecutionError.SYSTEM,
 }
+ERROR_LIMIT = 1 << 20
+"""Bytes of an error.pb; tracebacks are much smaller."""
 SENTINEL = state_service_pb2.ControlMessage(sentinel=True)
 
 
@@ -31,12 +35,25 @@ def action_update(record: Action) -> state_service_pb2.ActionUpdate:
     return update
 
 
+async def read_error(blobs: Blobs, uri: str) -> Failure | None:
+    """What the `error.pb` there says; None when there is none."""
+    try:
+        content = await blobs.read(uri, limit=ERROR_LIMIT)
+    except TooLarge:
+        message = f"its error is larger than {ERROR_LIMIT >> 20} MiB and is not shown; it lies in {uri}"
+        return Failure(ErrorKind.USER, "ErrorTooLarge", message)
+    return None if content is None else parse_error_document(content)
+
+
 def parse_error_document(content: bytes) -> Failure:
     """What an `error.pb` says; a broken one is a system failure."""
     try:
-        error = execution_pb2.ErrorDocument.FromString(content).error
+        document = execution_pb2.ErrorDocument.FromString(content)
     except DecodeError:
+        document = execution_pb2.ErrorDocument()
+    if not document.HasField("error"):
         return Failure(ErrorKind.SYSTEM, "BrokenErrorDocument", "the task's error.pb can't be read")
+    error = document.error
     kind = ErrorKind.SYSTEM if error.origin == execution_pb2.ExecutionError.SYSTEM else ErrorKind.USER
     recoverable = error.kind == execution_pb2.ContainerError.RECOVERABLE
     return Failure(kind, error.code or "Unknown", error.message, recoverable)

@@ -43,7 +43,7 @@ def test_the_banner_tells_all_and_ends_with_ready() -> None:
 
 def test_an_open_host_is_warned_of_in_embedded_mode_only() -> None:
     opened = replace(FACTS, api=Endpoint("0.0.0.0", 8090))
-    assert "whoever reaches port 8090 can run code here" in banner(opened)
+    assert "whoever reaches port 8090 can run code" in banner(opened)
     assert "Warning" not in banner(replace(opened, mode="kubernetes"))
 
 

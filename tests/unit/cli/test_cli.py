@@ -1,12 +1,11 @@
 """The command as its user sees it: what it prints, and its exit codes."""
 
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ FREE_PORTS = [
     "--embedded.warm=false",
 ]
 SECONDS = 30.0
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,12 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, with the working directory of the test."""
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
     )
 
 
@@ -45,7 +50,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A running command, killed at the end if it still runs."""
     command = [sys.executable, "-c", PROGRAM, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -53,14 +58,18 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def read_banner(process: subprocess.Popen[str]) -> list[str]:
+    """The lines up to the one that says ready; a process that never says so is killed, which ends the reading."""
     assert process.stdout is not None
+    too_late = threading.Timer(SECONDS, process.kill)
+    too_late.start()
     lines: list[str] = []
-    deadline = time.monotonic() + SECONDS
-    while not (lines and lines[-1].startswith("Ready in ")):
-        assert select.select([process.stdout], [], [], deadline - time.monotonic())[0], lines
-        line = process.stdout.readline()
-        assert line, process.communicate()[1]
+    for line in process.stdout:
         lines.append(line.rstrip("\n"))
+        if line.startswith("Ready in "):
+            break
+    too_late.cancel()
+    assert lines, "it ended without a word"
+    assert lines[-1].startswith("Ready in "), lines
     return lines
 
 
@@ -136,12 +145,12 @@ def test_a_start_serves_when_it_says_so_and_ends_on_sigterm(tmp_path: Path) -> N
                 assert answer.status == 200
         assert any(line.strip().startswith("flyte create config --endpoint localhost:") for line in lines)
         assert any(str(tmp_path / "flyte.db") in line for line in lines)
-        assert "manager" in run("doctor", *FREE_PORTS).stdout
+        assert f"served by the running manager, pid {process.pid}" in run("doctor", *FREE_PORTS).stdout
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 0
 
 
-def test_a_taken_port_ends_the_start_in_the_words_of_the_original(tmp_path: Path) -> None:
+def test_a_taken_port_ends_the_start_in_the_words_of_the_original() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         ended = run(*FREE_PORTS, f"--manager.runsService.port={port}")

@@ -86,8 +86,8 @@ def test_a_port_of_the_running_manager_is_ok(taken: int) -> None:
 
 
 def test_an_open_host_is_warned_of(settings: Settings) -> None:
-    opened = load({"manager.runsService.host": "0.0.0.0"}, {}, None)
-    findings = [finding for finding in examine(replace(settings, manager=opened.manager), None, MACHINE)]
+    manager = replace(settings.manager, runs_service=Address("0.0.0.0", 0))
+    findings = list(examine(replace(settings, manager=manager), None, MACHINE))
     assert any(finding.state == "warn" and "0.0.0.0" in finding.text for finding in findings)
 
 

@@ -1,0 +1,126 @@
+"""The middle of the manager on a real database file and a real blob folder, over the fake world."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flyte_manager.blobs.directory import Directory
+from flyte_manager.domain.actions import Action
+from flyte_manager.domain.attempts import Attempt, AttemptReport, Failure
+from flyte_manager.domain.ids import ActionId, AttemptId, ProjectId
+from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.ports import Clock
+from flyte_manager.executor.admission import Admission
+from flyte_manager.executor.controller import Controller
+from flyte_manager.executor.launching import Launching
+from flyte_manager.executor.outcome import Outcomes
+from flyte_manager.executor.plans import Plans
+from flyte_manager.executor.reconcile import Reconciler
+from flyte_manager.ledger.ledger import Ledger
+from flyte_manager.ledger.wakeups import Wakeups
+from flyte_manager.ledger.watch import Reader
+from flyte_manager.store.engine import Database
+from tests.fakes.runtime import FakeRuntime, Program
+
+
+@dataclass(slots=True)
+class FakeSecrets:
+    """Implements ports.Secrets."""
+
+    values: dict[str, bytes] = field(default_factory=dict)
+
+    async def reveal(self, scope: ProjectId, key: str) -> bytes | None:
+        assert scope.project
+        return self.values.get(key)
+
+
+@dataclass(slots=True)
+class Middle:
+    """What services and executor share, and the executor itself, which runs only inside `operating`."""
+
+    database: Database
+    ledger: Ledger
+    reader: Reader
+    blobs: Directory
+    secrets: FakeSecrets
+    runtime: FakeRuntime
+    admission: Admission
+    reconciler: Reconciler
+    controller: Controller[ActionId]
+
+    async def action(self, action: ActionId) -> Action:
+        return await self.reader.action(action)
+
+    async def attempts(self, action: ActionId) -> tuple[Attempt, ...]:
+        return (await self.reader.history(action)).attempts
+
+    async def phase(self, action: ActionId) -> Phase:
+        return (await self.reader.action(action)).phase
+
+    @asynccontextmanager
+    async def operating(self) -> AsyncIterator[None]:
+        operator = asyncio.create_task(self.controller.run(), name="executor")
+        try:
+            yield
+        finally:
+            operator.cancel()
+            await asyncio.wait([operator])
+
+    async def until(self, holds: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+        """Waits until it holds; raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not await holds():  # noqa: ASYNC110 - what holds lies in a database
+                await asyncio.sleep(0.005)
+
+    async def until_phase(self, action: ActionId, phase: Phase) -> None:
+        async def reached() -> bool:
+            return await self.phase(action) is phase
+
+        await self.until(reached)
+
+
+@asynccontextmanager
+async def middle(
+    folder: Path, clock: Clock, *, cpu: float = 8.0, memory: int = 8 << 30, program: Program | None = None
+) -> AsyncIterator[Middle]:
+    """Everything but a running executor; the database and the blobs lie in the folder."""
+    database = Database.open(folder / "flyte.db", clock=clock)
+    try:
+        wakeups = Wakeups()
+        ledger, reader, blobs = Ledger(database, wakeups, clock), Reader(database, wakeups), Directory(folder / "store")
+        controller: Controller[ActionId]
+
+        def wake(action: ActionId) -> None:
+            controller.enqueue(action)
+
+        def ended(attempt: AttemptId) -> None:
+            controller.enqueue(attempt.action)
+
+        def changed(action: Action) -> None:
+            admission.track(action)
+            controller.enqueue(action.id)
+
+        runtime, secrets = FakeRuntime(clock, ended, program), FakeSecrets()
+        admission = Admission(cpu=cpu, memory=memory, wake=wake)
+        reconciler = Reconciler(
+            reader=reader,
+            ledger=ledger,
+            runtime=runtime,
+            admission=admission,
+            plans=Plans(reader),
+            launching=Launching(secrets, "localhost:8090", "python"),
+            outcomes=Outcomes(blobs, "python"),
+            clock=clock,
+        )
+        controller = Controller(reconciler.reconcile, reconciler.list_all)
+        ledger.listen(changed)
+        yield Middle(database, ledger, reader, blobs, secrets, runtime, admission, reconciler, controller)
+    finally:
+        database.close()
+
+
+def told(action: Action, phase: Phase, clock: Clock, *, failure: Failure | None = None) -> AttemptReport:
+    """A report about the action's present attempt."""
+    return AttemptReport(action.attempt_id, phase, clock(), failure=failure)

@@ -1,0 +1,44 @@
+"""Conditions: a run waits for an answer."""
+
+import pytest
+from tests.managers import eventually
+from tests.sdk.conftest import User
+
+pytestmark = pytest.mark.sdk
+
+
+def waiting(user: User, run: str) -> str:
+    """The condition's action, once it waits."""
+    eventually(lambda: bool(user.children(run, "how-many")), what="the condition")
+    (action,) = user.children(run, "how-many")
+    eventually(lambda: user.phase(run, action) == "PAUSED", what="PAUSED")
+    return action
+
+
+def test_a_signal_answers_a_condition(user: User) -> None:
+    run = user.begin("conditions.asks")
+    action = waiting(user, run)
+    assert "how-many" in user.flyte("get", "condition", run)
+    user.flyte("signal", "condition", run, action, "42")
+    eventually(lambda: user.phase(run) == "SUCCEEDED", what="the end of the run")
+    assert "int 42" in user.flyte("get", "io", run)
+    assert user.phase(run, action) == "SUCCEEDED"
+
+
+def test_an_answer_of_the_wrong_type_is_refused_and_changes_nothing(user: User) -> None:
+    run = user.begin("conditions.asks")
+    action = waiting(user, run)
+    assert "int" in user.flyte("signal", "condition", run, action, "many", code=2)
+    wrong = user.python("answer.py", run, action, "many", code=1).output
+    assert "INVALID_ARGUMENT" in wrong.upper()
+    assert "int" in wrong.lower()
+    assert user.phase(run, action) == "PAUSED"
+    user.flyte("signal", "condition", run, action, "1")
+    eventually(lambda: user.phase(run) == "SUCCEEDED", what="the end of the run")
+
+
+def test_a_condition_that_nobody_answers_times_out(user: User) -> None:
+    run = user.run("conditions.asks_in_vain")
+    assert run["outputs"] == ["nobody"]
+    (action,) = user.children(run["name"], "anyone")
+    assert user.phase(run["name"], action) == "TIMED_OUT"

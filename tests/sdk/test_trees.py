@@ -1,0 +1,61 @@
+"""Tasks that call tasks, by ActionsService and by QueueService with StateService."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+from tests.sdk.conftest import User, function_of
+
+pytestmark = pytest.mark.sdk
+
+
+def test_a_parent_fans_out_to_a_hundred_children(user: User, road: Mapping[str, str]) -> None:
+    run = user.run("trees.fan", road, n=100)
+    assert run["outputs"] == [sum(range(100))]
+    children = [action for action in user.actions(run["name"]) if action["metadata"].get("parent") == "a0"]
+    assert len(children) == 100
+    assert {child["status"]["phase"] for child in children} == {"ACTION_PHASE_SUCCEEDED"}
+
+
+def test_tasks_nest_three_levels_deep(user: User, road: Mapping[str, str]) -> None:
+    run = user.run("trees.trunk", road, branches=3, leaves=2)
+    assert run["outputs"] == [sum(range(2)) + sum(range(3)) + sum(range(4))]
+    actions = {action["id"]["name"]: action for action in user.actions(run["name"])}
+    assert Counter(map(function_of, actions.values())) == {"trunk": 1, "branch": 3, "leaf": 9}
+    parents = {
+        (function_of(action), function_of(actions[action["metadata"]["parent"]]))
+        for action in actions.values()
+        if "parent" in action["metadata"]
+    }
+    assert parents == {("branch", "trunk"), ("leaf", "branch")}
+
+
+def test_map_runs_a_child_for_each_item_in_one_group(user: User, road: Mapping[str, str]) -> None:
+    run = user.run("trees.mapped", road, n=5)
+    assert run["outputs"] == [[0, 1, 4, 9, 16]]
+    groups = [action["metadata"].get("group") for action in user.actions(run["name"]) if function_of(action) == "square"]
+    assert len(groups) == 5
+    assert len(set(groups)) == 1
+    assert "square" in str(groups[0])
+
+
+def test_groups_are_shown_with_their_actions(user: User, road: Mapping[str, str]) -> None:
+    run = user.run("trees.grouped", road)
+    assert run["outputs"] == [[1, 2, 1, 2]]
+    groups = Counter(action["metadata"].get("group") for action in user.actions(run["name"]))
+    assert groups == {None: 1, "first": 2, "second": 2}
+
+
+def test_traces_are_recorded_with_their_end(user: User, road: Mapping[str, str]) -> None:
+    run = user.run("trees.traced", road)
+    assert run["outputs"] == ["5 [0, 1, 2] no such page"]
+    traces = {
+        function_of(action): action["status"]["phase"]
+        for action in user.actions(run["name"])
+        if action["metadata"]["actionType"] == "ACTION_TYPE_TRACE"
+    }
+    assert traces == {
+        "look_up": "ACTION_PHASE_SUCCEEDED",
+        "count": "ACTION_PHASE_SUCCEEDED",
+        "stumble": "ACTION_PHASE_FAILED",
+    }
