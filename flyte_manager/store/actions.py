@@ -60,7 +60,9 @@ _LIVE_BELOW = (
     .where(_OF_RUN, actions.c.name.in_(sa.select(_BELOW.c.name)), actions.c.name != sa.bindparam("key_name"))
     .order_by(actions.c.name)
 )
-_LIVE = actions.select().where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at)
+_LIVE = (  # parents before their children, also where the clock stood still between them
+    actions.select().where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at, sa.literal_column("rowid"))
+)
 
 
 def insert(tx: Transaction, action: Action) -> None:

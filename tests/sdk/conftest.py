@@ -1,7 +1,7 @@
 """One manager for each test module, and a user beside it who has only the SDK, its command line and a folder."""
 
 import json
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +16,7 @@ from tests.managers import Manager
 
 PROGRAMS = Path(__file__).with_name("programs")
 FLYTE = Path(sys.executable).with_name("flyte")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m|\x1b]8;[^\\]*\\")
 ROADS = {"actions": {}, "queue": {"_U_USE_ACTIONS": "0"}}
 
 
@@ -42,7 +43,7 @@ class User:
         process = subprocess.Popen(
             [str(part) for part in command],
             cwd=self.folder,
-            env={**self.manager.environment, "COLUMNS": "240", **(env or {})},
+            env={**self.manager.environment, "PYTHONUNBUFFERED": "1", "COLUMNS": "240", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -61,7 +62,9 @@ class User:
 
     def get(self, *arguments: str) -> list[dict[str, Any]]:
         """What `flyte get` lists, in JSON."""
-        listed = json.loads(self.flyte("--output-format", "json", "get", *arguments))
+        # the command wraps even JSON at the width of its terminal
+        command = [FLYTE, "--output-format", "json-raw", "get", *arguments]
+        listed = json.loads(finish(self.start(*command, env={"COLUMNS": "1000000"})).output)
         return listed if isinstance(listed, list) else [listed]
 
     def runs(self, *orders: Mapping[str, object]) -> Sequence[dict[str, Any]]:
@@ -109,7 +112,7 @@ def function_of(action: Mapping[str, Any]) -> str:
 
 
 def finish(process: "subprocess.Popen[str]", code: int = 0, seconds: float = 90) -> Program:
-    output, _ = process.communicate(timeout=seconds)
+    output = COLOURS.sub("", process.communicate(timeout=seconds)[0])
     assert process.returncode == code, f"ended with {process.returncode}, not {code}:\n{output}"
     return Program(process.returncode, output)
 

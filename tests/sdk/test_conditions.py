@@ -28,7 +28,7 @@ def test_a_signal_answers_a_condition(user: User) -> None:
 def test_an_answer_of_the_wrong_type_is_refused_and_changes_nothing(user: User) -> None:
     run = user.begin("conditions.asks")
     action = waiting(user, run)
-    assert "int" in user.flyte("signal", "condition", run, action, "many", code=2)
+    assert "int" in user.flyte("signal", "condition", run, action, "many", code=1)
     wrong = user.python("answer.py", run, action, "many", code=1).output
     assert "INVALID_ARGUMENT" in wrong.upper()
     assert "int" in wrong.lower()

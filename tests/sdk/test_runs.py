@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 from tests.managers import Manager, eventually
-from tests.sdk.conftest import User, finish
+from tests.sdk.conftest import FLYTE, User, finish
 
 pytestmark = pytest.mark.sdk
 SAID = ["line 0", "line 1", "line 2", "a warning"]
@@ -46,7 +46,7 @@ def test_a_run_of_a_name_that_is_taken_is_refused(user: User) -> None:
 
 def test_logs_are_followed_while_the_task_runs(user: User) -> None:
     process = user.start(
-        *("flyte", "run", "--name", "talking", "--follow", "basics.py", "talk", "--lines", "3", "--seconds", "3"),
+        *(FLYTE, "run", "--name", "talking", "--follow", "basics.py", "talk", "--lines", "3", "--seconds", "3"),
     )
     assert process.stdout is not None
     before = ""
@@ -60,7 +60,7 @@ def test_logs_are_followed_while_the_task_runs(user: User) -> None:
 
 
 def test_logs_stay_readable_after_the_end_and_after_a_restart(user: User, manager: Manager) -> None:
-    run = user.run("basics.talk", lines=3, seconds=0)["name"]
+    run = user.run("basics.talk", lines=3, seconds=0.0)["name"]
     assert told(user.flyte("get", "logs", run)) == SAID
     manager.stop()
     manager.start()

@@ -10,10 +10,14 @@ from data import folder_of, shout, sizes, summarize, table
 from flyte.io import DataFrame, Dir, File
 
 
-def outcome(run: object) -> object:
+def ended(run: object) -> flyte.remote.Run:
     assert isinstance(run, flyte.remote.Run)
     run.wait(quiet=True)
-    return run.outputs()[0]
+    return run
+
+
+def outcome(run: object) -> object:
+    return ended(run).outputs()[0]
 
 
 if __name__ == "__main__":
@@ -34,8 +38,6 @@ if __name__ == "__main__":
     made = outcome(flyte.run(folder_of, names=["x", "yy"]))
     assert isinstance(made, Dir)
     print("dir out", sorted(Path(file.path).name for file in made.list_files_sync()))
-    frame = outcome(flyte.run(table, rows=3))
-    assert isinstance(frame, DataFrame)
-    print("frame out", frame.open(pd.DataFrame).all_sync()["square"].tolist())
+    print("frame out", ended(flyte.run(table, rows=3)).typed_outputs(pd.DataFrame)["square"].tolist())
     local = DataFrame.from_local_sync(pd.DataFrame({"n": [1, 2, 3, 4]}))
     print("frame in", outcome(flyte.run(summarize, frame=local)))

@@ -1,0 +1,71 @@
+"""Aborts: of a run with its whole tree, and of one action."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from tests.managers import Manager, eventually
+from tests.sdk.conftest import User
+
+pytestmark = pytest.mark.sdk
+
+
+def processes_with(mark: str) -> Iterable[int]:
+    """Living processes whose command line has this word."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def until_asleep(user: User, run: str, sleepers: int) -> list[str]:
+    """The sleeping actions, once they sleep."""
+
+    def asleep() -> bool:
+        return [user.phase(run, each) for each in user.children(run, "sleeper")] == ["RUNNING"] * sleepers
+
+    eventually(asleep, what="the sleep")
+    return user.children(run, "sleeper")
+
+
+def test_an_abort_of_a_run_ends_its_whole_tree(user: User, manager: Manager) -> None:
+    run = user.begin("endless.tree", mark="tree")
+    until_asleep(user, run, 2)
+    eventually(lambda: len([*processes_with("tree"), *processes_with("tree-2")]) == 2, what="the grandchildren")
+    user.flyte("abort", "run", run, "--reason", "changed my mind")
+    eventually(lambda: not [*processes_with("tree"), *processes_with("tree-2")], what="the end of the grandchildren")
+    assert {action["status"]["phase"] for action in user.actions(run)} == {"ACTION_PHASE_ABORTED"}
+    assert "changed my mind" in user.details(run)["abortInfo"]["reason"]
+    assert [attempt["phase"] for attempt in user.attempts(run)] == ["ACTION_PHASE_ABORTED"]  # of 4
+    known = {manager.pid, manager.zygote()}
+    eventually(lambda: set(manager.processes()) <= known, what="the end of the tasks")
+
+
+def test_an_abort_of_an_action_ends_it_without_a_retry_and_fails_its_parent(user: User) -> None:
+    run = user.begin("endless.tree", mark="action")
+    first, second = until_asleep(user, run, 2)
+    user.flyte("abort", "action", run, first)
+    eventually(lambda: user.phase(run) == "FAILED", what="the end of the run")
+    assert user.phase(run, first) == "ABORTED"
+    assert user.phase(run, second) == "ABORTED"
+    assert len(user.attempts(run, first)) == 1
+    eventually(lambda: not [*processes_with("action"), *processes_with("action-2")], what="the end of the processes")
+
+
+def test_an_abort_can_be_repeated_and_changes_nothing_that_has_ended(user: User) -> None:
+    run = user.run("basics.double", x=1)["name"]
+    user.flyte("abort", "run", run)
+    assert user.phase(run) == "SUCCEEDED"
+    run = user.begin("endless.stubborn")
+    eventually(lambda: user.phase(run) == "RUNNING", what="RUNNING")
+    for _ in range(2):
+        user.flyte("abort", "run", run)
+        assert user.phase(run) == "ABORTED"
+
+
+def test_an_abort_of_an_unknown_run_is_told(user: User) -> None:
+    assert "not found" in user.flyte("abort", "run", "never-made", code=1).lower()

@@ -1,0 +1,55 @@
+"""What this manager can't do is told, with the cure."""
+
+import sys
+
+import pytest
+from tests.managers import Manager
+from tests.sdk.conftest import User
+
+pytestmark = pytest.mark.sdk
+
+
+def test_a_module_that_the_tasks_lack_is_told_with_how_to_add_it(user: User) -> None:
+    run = user.run("lacking.learns")
+    assert run["phase"] == "failed"
+    assert "No module named 'surely_not_installed_here'" in run["error"]
+    assert f"{sys.executable} -m pip install surely_not_installed_here" in run["error"]
+
+
+def test_a_code_bundle_that_is_gone_is_told_at_once_with_the_cure(user: User, manager: Manager) -> None:
+    user.run("basics.noop")
+    bundles = list(manager.data.glob("blobs/uploads/**/fast*.tar.gz"))
+    assert bundles
+    for bundle in bundles:
+        bundle.unlink()
+    again = '[{"task": "basics.noop"}]'
+    refused = user.python("drive.py", again, code=1).output
+    assert "FAILED_PRECONDITION" in refused.upper()
+    assert "~/.flyte/local-cache" in refused
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("container", "ContainerTask"),
+        ("in_a_pod", "pod templates"),
+        ("in_a_reused_container", "reusable"),
+    ],
+)
+def test_a_task_that_needs_more_than_a_process_is_refused_with_a_sentence(user: User, task: str, words: str) -> None:
+    refused = user.python("drive.py", f'[{{"task": "refused.{task}"}}]', code=1).output
+    assert words in refused
+
+
+def test_timeout_and_cache_are_told_once_to_be_not_enforced(user: User) -> None:
+    run = user.run("lacking.limited")
+    assert run["outputs"] == [1]
+    log = user.flyte("get", "logs", run["name"])
+    assert log.count("not enforced") == 1
+    assert "timeout=" in log
+    assert "cache=" in log
+
+
+def test_a_task_without_limits_is_told_nothing(user: User) -> None:
+    run = user.run("basics.double", x=1)
+    assert "not enforced" not in user.flyte("get", "logs", run["name"])

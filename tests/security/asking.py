@@ -1,0 +1,304 @@
+"""Requests to every method that is served, driven by the descriptors, and what they leave behind.
+
+`ASKED` holds a good request for each method that takes identifiers; `spoiled` makes the bad ones of it. Writes name a
+project that does not exist, so that a refused one which made it nevertheless is found out.
+"""
+
+import copy
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from flyteidl2.actions import actions_service_pb2
+from flyteidl2.auth import auth_service_pb2, identity_pb2
+from flyteidl2.cluster import service_pb2 as cluster_service_pb2
+from flyteidl2.dataproxy import dataproxy_service_pb2
+from flyteidl2.imagebuilder import service_pb2 as image_service_pb2
+from flyteidl2.project import project_service_pb2
+from flyteidl2.secret import secret_pb2
+from flyteidl2.task import task_service_pb2
+from flyteidl2.workflow import queue_service_pb2, run_service_pb2, state_service_pb2
+from google.protobuf import json_format
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from tests.managers import Manager
+
+SERVED: Sequence[FileDescriptor] = (
+    run_service_pb2.DESCRIPTOR,
+    state_service_pb2.DESCRIPTOR,
+    queue_service_pb2.DESCRIPTOR,
+    actions_service_pb2.DESCRIPTOR,
+    dataproxy_service_pb2.DESCRIPTOR,
+    cluster_service_pb2.DESCRIPTOR,
+    task_service_pb2.DESCRIPTOR,
+    project_service_pb2.DESCRIPTOR,
+    secret_pb2.DESCRIPTOR,
+    image_service_pb2.DESCRIPTOR,
+    identity_pb2.DESCRIPTOR,
+    auth_service_pb2.DESCRIPTOR,
+)
+NOT_SERVED = "InternalRunService"
+OK = "ok"
+STREAM_PATIENCE = 1.0
+
+Body = dict[str, Any]
+
+SCOPE = {"project": "flytesnacks", "domain": "development"}
+FRESH = {"project": "fresh", "domain": "development"}
+PROJECT = {"name": "flytesnacks", "domain": "development"}
+FRESH_PROJECT = {"name": "fresh", "domain": "development"}
+RUN = {**SCOPE, "name": "known"}
+NEW_RUN = {**FRESH, "name": "new"}
+ROOT = {"run": RUN, "name": "a0"}
+NEW_ACTION = {"run": RUN, "name": "new"}
+QUESTION = {"run": RUN, "name": "question"}
+TASK = {**SCOPE, "name": "known", "version": "1"}
+TASK_NAME = {**SCOPE, "name": "known"}
+SPEC = {
+    "taskTemplate": {
+        "id": {**SCOPE, "resourceType": "TASK", "name": "command", "version": "1"},
+        "type": "python-task",
+        "container": {"args": ["sleep", "600"]},
+    }
+}
+CONDITION = {"name": "question", "type": {"simple": "BOOLEAN"}}
+CHILD = {"actionId": NEW_ACTION, "parentActionName": "a0", "task": {"spec": SPEC}}
+TRUE = {"scalar": {"primitive": {"boolean": True}}}
+
+ASKED: Sequence[tuple[str, Body]] = (
+    ("workflow.RunService/CreateRun", {"runId": NEW_RUN, "taskSpec": SPEC}),
+    ("workflow.RunService/CreateRun", {"projectId": FRESH_PROJECT, "taskSpec": SPEC}),
+    ("workflow.RunService/CreateRun", {"runId": NEW_RUN, "taskId": TASK}),
+    ("workflow.RunService/GetRunDetails", {"runId": RUN}),
+    ("workflow.RunService/WatchRunDetails", {"runId": RUN}),
+    ("workflow.RunService/GetActionDetails", {"actionId": ROOT}),
+    ("workflow.RunService/WatchActionDetails", {"actionId": ROOT}),
+    ("workflow.RunService/GetActionData", {"actionId": ROOT}),
+    ("workflow.RunService/GetActionDataURIs", {"actionId": ROOT}),
+    ("workflow.RunService/ListRuns", {"projectId": PROJECT}),
+    ("workflow.RunService/ListRuns", {"taskName": TASK_NAME}),
+    ("workflow.RunService/ListRuns", {"taskId": TASK}),
+    ("workflow.RunService/ListActions", {"runId": RUN}),
+    ("workflow.RunService/WatchActions", {"runId": RUN}),
+    ("workflow.RunService/AbortRun", {"runId": RUN}),
+    ("workflow.RunService/AbortAction", {"actionId": ROOT}),
+    ("workflow.RunService/SignalEvent", {"actionId": QUESTION, "payload": {"boolValue": True}}),
+    ("workflow.StateService/Put", {"actionId": ROOT, "state": '{"phase": "PHASE_RUNNING", "note": "changed"}'}),
+    ("workflow.StateService/Get", {"actionId": ROOT}),
+    ("workflow.StateService/Watch", {"parentActionId": ROOT}),
+    ("workflow.QueueService/EnqueueAction", CHILD),
+    ("workflow.QueueService/AbortQueuedRun", {"runId": RUN}),
+    ("workflow.QueueService/AbortQueuedAction", {"actionId": ROOT}),
+    ("actions.ActionsService/Enqueue", {"action": CHILD}),
+    ("actions.ActionsService/WatchForUpdates", {"parentActionId": ROOT}),
+    ("actions.ActionsService/Update", {"actionId": ROOT, "status": {"phase": "ACTION_PHASE_SUCCEEDED"}}),
+    ("actions.ActionsService/Abort", {"actionId": ROOT}),
+    ("actions.ActionsService/Signal", {"actionId": QUESTION, "value": TRUE}),
+    ("dataproxy.DataProxyService/CreateUploadLocation", {**FRESH, "filename": "f", "filenameRoot": "r"}),
+    ("dataproxy.DataProxyService/UploadInputs", {"projectId": FRESH_PROJECT, "taskSpec": SPEC}),
+    ("dataproxy.DataProxyService/UploadInputs", {"runId": NEW_RUN, "taskId": TASK}),
+    (
+        "dataproxy.DataProxyService/CreateDownloadLink",
+        {"artifactType": "ARTIFACT_TYPE_REPORT", "actionAttemptId": {"actionId": ROOT, "attempt": 1}},
+    ),
+    ("dataproxy.DataProxyService/CreateDownloadLink", {"artifactType": "ARTIFACT_TYPE_CODE_BUNDLE", "taskId": TASK}),
+    ("dataproxy.DataProxyService/GetActionData", {"actionId": ROOT}),
+    ("dataproxy.DataProxyService/TailLogs", {"actionId": ROOT, "attempt": 1}),
+    ("task.TaskService/DeployTask", {"taskId": {**TASK, **FRESH}, "spec": SPEC}),
+    ("task.TaskService/GetTaskDetails", {"taskId": TASK}),
+    ("task.TaskService/ListTasks", {"projectId": PROJECT}),
+    ("task.TaskService/ListVersions", {"taskName": TASK_NAME}),
+    ("project.ProjectService/CreateProject", {"project": {"id": "fresh"}}),
+    ("project.ProjectService/UpdateProject", {"project": {"id": "flytesnacks", "description": "changed"}}),
+    ("project.ProjectService/GetProject", {"id": "flytesnacks"}),
+    ("secret.SecretService/CreateSecret", {"id": {**FRESH, "name": "new"}, "secretSpec": {"stringValue": "v"}}),
+    ("secret.SecretService/UpdateSecret", {"id": {**SCOPE, "name": "known"}, "secretSpec": {"stringValue": "v"}}),
+    ("secret.SecretService/GetSecret", {"id": {**SCOPE, "name": "known"}}),
+    ("secret.SecretService/DeleteSecret", {"id": {**SCOPE, "name": "known"}}),
+    ("secret.SecretService/ListSecrets", {**SCOPE}),
+)
+
+WITHOUT_IDENTIFIERS = frozenset(
+    {
+        "cluster.ClusterService/SelectCluster",  # any resource gets the same answer
+        "imagebuilder.ImageService/GetImage",  # any image exists
+        "project.ProjectService/ListProjects",
+        "auth.IdentityService/UserInfo",
+        "auth.AuthMetadataService/GetPublicClientConfig",
+    }
+)
+NOT_YET = frozenset(
+    {
+        "workflow.RunService/WatchRuns",
+        "workflow.RunService/WatchClusterEvents",
+        "workflow.RunService/WatchGroups",
+        "workflow.RunService/GetActionLogContext",
+        "auth.AuthMetadataService/GetOAuth2Metadata",
+    }
+)
+
+LONG = "x" * 300
+ILLEGAL = (LONG, "a/b", "../up", "..", ".", "a\0b", "nai\u0308ve", "\u4e2d", "with space", "-dash", "%2e%2e", "line\n", "#")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    code: str
+    """Connect's, or ok, or http and the status where the body is no Connect error"""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spoiled:
+    """A request that must be refused with one of these codes."""
+
+    method: str
+    body: Body
+    what: str
+    codes: frozenset[str]
+
+
+class Asker:
+    """A client of one manager without any manners."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self.http = httpx.Client(trust_env=False, timeout=20)
+        self.methods: dict[str, MethodDescriptor] = {
+            f"{service.full_name.removeprefix('flyteidl2.')}/{method.name}": method
+            for file in SERVED
+            for service in file.services_by_name.values()
+            for method in service.methods
+            if service.name != NOT_SERVED
+        }
+
+    def message(self, method: str, body: Mapping[str, Any]) -> bytes:
+        message = GetMessageClass(self.methods[method].input_type)()
+        return json_format.ParseDict(dict(body), message).SerializeToString()
+
+    def ask(self, method: str, body: Mapping[str, Any]) -> Answer:
+        return self.send(method, self.message(method, body))
+
+    def send(self, method: str, message: bytes, *, headers: Mapping[str, str] | None = None) -> Answer:
+        """Sends these bytes as the method's message. For a stream, its first word is the answer."""
+        stream = self.methods[method].server_streaming
+        given = {"content-type": "application/connect+proto" if stream else "application/proto", **(headers or {})}
+        content = struct.pack(">BI", int("connect-content-encoding" in given), len(message)) + message
+        if stream:
+            return self._stream(method, content, given)
+        response = self.http.post(self.url(method), content=message, headers=given)
+        return answer_of(response.status_code, response.content)
+
+    def url(self, method: str) -> str:
+        return f"{self._manager.url}/flyteidl2.{method}"
+
+    def _stream(self, method: str, content: bytes, headers: Mapping[str, str]) -> Answer:
+        found = b""
+        try:
+            with self.http.stream(
+                "POST", self.url(method), content=content, headers=dict(headers), timeout=STREAM_PATIENCE
+            ) as response:
+                if response.status_code != httpx.codes.OK:
+                    return answer_of(response.status_code, response.read())
+                for piece in response.iter_bytes():
+                    found += piece
+                    flags, size = struct.unpack(">BI", found[:5]) if len(found) >= 5 else (0, 0)
+                    if size and not flags & 2:
+                        return Answer(OK, "")
+                    if flags & 2 and len(found) >= 5 + size:
+                        error = json.loads(found[5 : 5 + size]).get("error", {})
+                        return Answer(error.get("code", OK), error.get("message", ""))
+        except httpx.ReadTimeout:
+            return Answer(OK, "it waits")
+        raise AssertionError(f"{method}: the stream was cut")
+
+
+def answer_of(status: int, content: bytes) -> Answer:
+    if status == httpx.codes.OK:
+        return Answer(OK, "")
+    try:
+        told = json.loads(content)
+    except ValueError:
+        return Answer(f"http {status}", content.decode())
+    return Answer(told["code"], told.get("message", ""))
+
+
+def everything(manager: Manager) -> dict[str, str]:
+    """What must not change: each table's rows, and the blobs."""
+    tables = [name for (name,) in manager.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    found = {}
+    for table in tables:
+        rows = sorted(map(repr, manager.rows(f'SELECT * FROM "{table}"')))
+        found[table] = f"{len(rows)} rows, {hashlib.sha256(''.join(rows).encode()).hexdigest()[:12]}"
+    for path in (manager.data / "blobs").rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        found[str(path.relative_to(manager.data))] = hashlib.sha256(content).hexdigest()[:12]
+    return found
+
+
+def spoiled(method: str, body: Body) -> Iterator[Spoiled]:
+    """The good request with one identifier spoiled, each in every way."""
+    for path, value in leaves(body):
+        kind = kind_of(method, path)
+        if kind is None or "taskTemplate" in path:
+            continue
+        for bad, codes in BAD[kind](value):
+            yield Spoiled(method, changed(body, path, bad), f"{'.'.join(path)}={bad[:20]!r}", frozenset(codes))
+    for path in identifiers(body):
+        yield Spoiled(method, changed(body, path, None), f"without {'.'.join(path)}", frozenset({"invalid_argument"}))
+
+
+def leaves(body: Body, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key, value in body.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        elif isinstance(value, str):
+            yield (*path, key), value
+
+
+def identifiers(body: Body, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of messages that name something and can't be left out."""
+    for key, value in body.items():
+        if isinstance(value, dict) and key not in ("spec", "taskSpec", "type"):
+            if key in ("run", "runId", "actionId", "parentActionId"):
+                yield (*path, key)
+            yield from identifiers(value, (*path, key))
+
+
+def kind_of(method: str, path: tuple[str, ...]) -> str | None:
+    parent, leaf = (path[-2] if len(path) > 1 else ""), path[-1]
+    if leaf == "project" or (parent, leaf) in (("projectId", "name"), ("project", "id")):
+        return "project"
+    if leaf == "id" and method.startswith("project."):
+        return "project"
+    if leaf == "domain":
+        return "domain"
+    kinds = {
+        ("runId", "name"): "run",
+        ("run", "name"): "run",
+        ("actionId", "name"): "action",
+        ("parentActionId", "name"): "action",
+        ("taskId", "name"): "task",
+        ("taskId", "version"): "task",
+        ("taskName", "name"): "task",
+        ("id", "name"): "secret",
+    }
+    return "action" if leaf == "parentActionName" else kinds.get((parent, leaf))
+
+
+def changed(body: Body, path: tuple[str, ...], value: str | None) -> Body:
+    """The body with another value there; None leaves it out."""
+    result = copy.deepcopy(body)
+    place = result
+    for key in path[:-1]:
+        place = place[key]
+    if value is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return result
