@@ -26,6 +26,8 @@ INTRODUCTION = """\
 - "A fake world" is the whole manager with nothing but its processes replaced (`bench/instant.py`): tasks end as soon
   as they have been seen to run. CreateRun, Enqueue and the watchers are measured there; latencies with 50 callers
   contain the execution of what was asked for before.
+- RUNNING means that the task's process was forked; "first line" is when the task's own code began, which tells what a
+  cold start costs. PSS counts a page that n processes share as 1/n of a page, so it falls when other Pythons run.
 
 """
 HOW = """

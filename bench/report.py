@@ -123,9 +123,13 @@ def _figures(results: Mapping[str, Sequence[Mapping[str, object]]]) -> dict[str,
         figures, cpu = row["figures"], row["cpu"]
         assert isinstance(figures, list)
         assert isinstance(cpu, dict)
-        found |= {f"{row['key']} {each['name']} [{each['unit']}]": each["value"] for each in figures}
-        found |= {f"{row['key']} CPU of {name} [s]": seconds for name, seconds in cpu.items()}
+        found |= {_key(row["key"], each["name"], f"[{each['unit']}]"): each["value"] for each in figures}
+        found |= {_key(row["key"], "CPU of", name, "[s]"): seconds for name, seconds in cpu.items()}
     return found
+
+
+def _key(*parts: object) -> str:
+    return " ".join(filter(None, map(str, parts)))
 
 
 def _git(repository: Path, *arguments: str) -> str:

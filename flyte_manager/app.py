@@ -213,7 +213,9 @@ def _services(middle: Middle, processes: Processes, edge: Edge) -> Sequence[Conn
     user, full_name = os_user()
     return [
         connect_app(
-            RunServiceASGIApplication, RunService(reader=reader, ledger=ledger, orders=orders, data=data), edge=edge
+            RunServiceASGIApplication,
+            RunService(reader=reader, ledger=ledger, projects=projects, orders=orders, data=data),
+            edge=edge,
         ),
         connect_app(StateServiceASGIApplication, StateService(reader, ledger), edge=edge),
         connect_app(QueueServiceASGIApplication, QueueService(ledger, enqueue), edge=edge),

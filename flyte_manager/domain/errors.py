@@ -100,5 +100,5 @@ class RunEnded(Ended):
 
 
 class BundleGone(Unready):
-    """the code bundle {uri} is gone from this manager's store (the SDK remembers uploads for a day): delete
-    ~/.flyte/local-cache on the client and run again."""
+    """the code bundle {uri} is gone from this manager's store (the SDK remembers uploads for a day): run
+    `flyte delete local-cache` where you start your runs, then run again."""

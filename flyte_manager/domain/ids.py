@@ -16,6 +16,8 @@ DOMAINS = ("development", "staging", "production")
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _RUN = re.compile(r"[a-z]([-a-z0-9]{0,28}[a-z0-9])?")
+_TASK_RULE = "1 to 255 printable characters"
+_LONGEST_TASK = 255
 _ACTION = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
@@ -83,6 +85,14 @@ def check_run_name(name: str) -> None:
 
 def check_action_name(name: str) -> None:
     _check(_ACTION, "action name", name, "1 to 63 letters, digits, -, _ and ., a letter or digit at the ends")
+
+
+def check_task(kind: str, text: str) -> None:
+    """`kind` is "task name" or "task version"; both are texts of the user's."""
+    if not text:
+        raise NotGiven(field=kind)
+    if len(text) > _LONGEST_TASK or not text.isprintable():
+        raise IllegalName(kind=kind, name=text[:80], rule=_TASK_RULE)
 
 
 def check_run(run: RunId) -> None:

@@ -81,6 +81,9 @@ class Blobs(Protocol):
     Raises Invalid for a uri that lies outside the store.
     """
 
+    def checked(self, uri: str) -> str:
+        """The uri, when it is one of this store's; nothing is read. Raises an Invalid refusal."""
+
     def join(self, *parts: str) -> str:
         """The uri of the object at this path within the store."""
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, Observation, Presence
-from flyte_manager.domain.errors import Refusal, UnknownAction
+from flyte_manager.domain.errors import Invalid, Refusal, Unavailable, UnknownAction
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.lifecycle import Do
 from flyte_manager.domain.phases import Kind, Phase
@@ -124,12 +124,17 @@ class Reconciler:
 
     async def _start(self, action: Action, plan: TaskPlan) -> Done | Requeue:
         run = await self._reader.run(action.id.run)
-        settings = self._plans.settings(run)
         try:
+            settings = self._plans.settings(run)
             launch = await self._launching.launch(action, run, plan=plan, settings=settings)
             await self._runtime.launch(replace(launch, notes=(*launch.notes, *self._clamping(plan))))
-        except (LaunchRefused, SecretMissing) as refusal:
+        except (LaunchRefused, SecretMissing, Invalid) as refusal:
             return await self._refuse(action, refusal)
+        except Unavailable:
+            raise  # it keeps its place: the next in line would find the world no better
+        except Exception:
+            self._admission.release(action.id)  # while it backs off, others must not wait for it
+            raise
         return await self._report_running(action, await self._runtime.observe(action.attempt_id))
 
     def _clamping(self, plan: TaskPlan) -> Iterator[str]:

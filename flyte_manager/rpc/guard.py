@@ -26,6 +26,9 @@ PATIENCE = 0.25
 CONNECT_STREAM = b"application/connect+"
 GRPC_WEB = b"application/grpc-web"
 TOO_LARGE_STATUS = 413
+ENCODINGS = (b"gzip", b"identity")
+UNIMPLEMENTED_STATUS = 404
+"""From which clients of streams, who look at the status alone, take the code UNIMPLEMENTED."""
 
 
 class Guard:
@@ -41,6 +44,14 @@ class Guard:
             error = ConnectError(Code.RESOURCE_EXHAUSTED, too_large(self._limit))
             await refuse(send, error, status=TOO_LARGE_STATUS)
             return
+        for encoding in header_values(scope, b"connect-content-encoding"):
+            if encoding not in ENCODINGS:  # connectrpc would take the messages for uncompressed ones
+                known = b" and ".join(ENCODINGS).decode()
+                sentence = (
+                    f"the compression {encoding[:20].decode('latin-1')!r} of the messages is not known: {known} are"
+                )
+                await refuse(send, ConnectError(Code.UNIMPLEMENTED, sentence), status=UNIMPLEMENTED_STATUS)
+                return
         await GuardedCall(scope, receive, send, limit=self._limit).run(self._app)
 
 

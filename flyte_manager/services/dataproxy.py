@@ -10,7 +10,7 @@ from flyteidl2.dataproxy import dataproxy_service_connect
 from flyteidl2.dataproxy import dataproxy_service_pb2 as pb
 from flyteidl2.task import task_definition_pb2
 
-from flyte_manager.blobs.signed import Grant, Signer
+from flyte_manager.blobs.signed import BadLifetime, Grant, Signer
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt
 from flyte_manager.domain.errors import Invalid, Missing, NotGiven, UnknownAction, UnknownTask, Unsupported
@@ -112,13 +112,14 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
 
     async def upload_inputs(self, request: pb.UploadInputsRequest, _ctx: Context) -> pb.UploadInputsResponse:
         scope = _scope(request)
-        await self._projects.admit_write(scope)
         spec = await self._spec(request)
         inputs = data.completed(request.inputs, spec)
         content = data.content(inputs)
         base = request.base_dir.rstrip("/") or self._blobs.join(scope.project, scope.domain)
         # By its content: the same inputs are the same file, and what one run reads no other changes.
         uri = f"{base}/{INPUTS}/{hashlib.sha256(content).hexdigest()[:32]}/inputs.pb"
+        self._blobs.checked(uri)
+        await self._projects.admit_write(scope)
         await self._blobs.write(uri, content)
         response = pb.UploadInputsResponse()
         response.offloaded_input_data.uri = uri
@@ -254,4 +255,9 @@ def _scope(request: pb.UploadInputsRequest) -> ProjectId:
 
 
 def _lifetime(request: pb.CreateUploadLocationRequest | pb.CreateDownloadLinkRequest) -> timedelta | None:
-    return timedelta(seconds=seconds(request.expires_in)) if request.HasField("expires_in") else None
+    if not request.HasField("expires_in"):
+        return None
+    try:
+        return timedelta(seconds=seconds(request.expires_in))
+    except OverflowError:
+        raise BadLifetime(seconds=seconds(request.expires_in)) from None

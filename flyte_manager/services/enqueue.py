@@ -23,6 +23,9 @@ class Enqueue:
 
     async def __call__(self, asked: queue_service_pb2.EnqueueActionRequest | actions_service_pb2.Action) -> None:
         order = new_action(asked)
+        for uri in (order.input_uri, order.output_uri):
+            if uri:
+                self.blobs.checked(uri)
         await self.ledger.enqueue(order, failure=await self._trace_failure(order))
 
     async def _trace_failure(self, order: NewAction) -> Failure | None:

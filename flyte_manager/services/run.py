@@ -6,11 +6,12 @@ from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_connect
 from flyteidl2.workflow import run_service_pb2 as pb
 
-from flyte_manager.domain.errors import NotGiven, Unsupported
+from flyte_manager.domain.errors import Unsupported
 from flyte_manager.domain.filters import next_token
-from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, check_scope
+from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, check_scope, check_task
 from flyte_manager.domain.phases import Kind
 from flyte_manager.ledger.ledger import Ledger, NotACondition
+from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.services.aborting import reason_of
 from flyte_manager.services.context import Context
@@ -24,8 +25,11 @@ from flyte_manager.wire.enriched import Enriched
 
 
 class RunService(run_service_connect.RunService):
-    def __init__(self, *, reader: Reader, ledger: Ledger, orders: RunOrders, data: DataProxyService) -> None:
+    def __init__(
+        self, *, reader: Reader, ledger: Ledger, projects: Projects, orders: RunOrders, data: DataProxyService
+    ) -> None:
         self._reader = reader
+        self._projects = projects
         self._ledger = ledger
         self._orders = orders
         self._data = data
@@ -72,7 +76,10 @@ class RunService(run_service_connect.RunService):
 
     async def list_runs(self, request: pb.ListRunsRequest, _ctx: Context) -> pb.ListRunsResponse:
         query = listing.query(request.request)
-        found = await self._reader.runs(_scope(request), query)
+        scope = _scope(request)
+        if scope.project:
+            await self._projects.check_read(scope.project)
+        found = await self._reader.runs(scope, query)
         shown = [runs.run(run, root) for run, root in found[: query.limit]]
         return pb.ListRunsResponse(runs=shown, token=next_token(query, len(found)))
 
@@ -134,8 +141,7 @@ def _scope(request: pb.ListRunsRequest) -> Scope:
             return Scope(ids.project_id(request.project_id), paused=paused)
         case "task_name":
             task = request.task_name
-            if not task.name:
-                raise NotGiven(field="task_name.name")
+            check_task("task name", task.name)
             return Scope(_project(task.project, task.domain), task.name, paused=paused)
         case "task_id":
             name = ids.task_name(request.task_id)

@@ -5,12 +5,13 @@ import itertools
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from flyteidl2.common import run_pb2 as common_run_pb2
 from flyteidl2.task import run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_service_pb2 as pb
 
-from flyte_manager.domain.errors import BundleGone, Invalid, NotGiven, UnknownTask, Unsupported
+from flyte_manager.domain.errors import BundleGone, Invalid, NotGiven, RunDiffers, UnknownRun, UnknownTask, Unsupported
 from flyte_manager.domain.ids import ProjectId, RunId
 from flyte_manager.domain.orders import NewRun
 from flyte_manager.domain.ports import Blobs
@@ -18,8 +19,9 @@ from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire import ids
 from flyte_manager.wire.data import completed, content, inputs_hash
+from flyte_manager.wire.deployed import version_name
 from flyte_manager.wire.orders import spec_digest
-from flyte_manager.wire.plan import check_spec, parse_spec, plan, summary
+from flyte_manager.wire.plan import check_spec, parse_spec, plan, run_settings, summary
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 NAME_LENGTH = 19
@@ -27,6 +29,10 @@ NAME_LENGTH = 19
 
 class CannotRun(Unsupported):
     """{why}"""
+
+
+class UnknownRelation(Invalid):
+    """run_spec.relation.relation_type {number} is not known: use one of flyteidl2.common.RelationType."""
 
 
 class BaseOutside(Invalid):
@@ -47,11 +53,12 @@ class RunOrders:
 
     async def order(self, request: pb.CreateRunRequest, request_id: str) -> NewRun:
         """`request_id` is the client's x-request-id, the same in each retry; "" when it sent none. Raises refusals that
-        name what is missing, unknown or not supported; writes the inputs of a request that brings them along."""
+        name what is missing, unknown or not supported. When nothing is left to refuse, it makes the project if need be
+        and writes the inputs of a request that brings them along."""
         scope = _scope(request)
-        await self.projects.admit_write(scope)
-        if request.run_spec.relation.relation_type == common_run_pb2.RELATION_TYPE_RECOVER:
-            raise CannotRun(why="recover is not supported yet: use `flyte rerun`, which runs everything again")
+        relation = _relation(request.run_spec.relation.relation_type)
+        run_spec = request.run_spec.SerializeToString(deterministic=True)
+        run_settings(run_spec)
         spec = await self._task(request)
         task_plan = plan(spec)
         if task_plan.unsupported:
@@ -59,9 +66,9 @@ class RunOrders:
         await self._check_bundle(task_plan.args)
         run = _run_id(request, scope, request_id)
         base = await self._base(request.run_spec, run)
-        hashed, input_uri = await self._inputs(request, spec, base)
+        hashed, input_uri, inputs = await self._inputs(request, spec, base)
         digest, spec_content = spec_digest(spec)
-        return NewRun(
+        order = NewRun(
             id=run,
             task=summary(spec),
             spec=spec_content,
@@ -69,11 +76,26 @@ class RunOrders:
             digest=hashlib.sha256(f"{digest}\n{hashed}".encode()).hexdigest(),
             input_uri=input_uri,
             base_uri=base,
-            run_spec=request.run_spec.SerializeToString(deterministic=True),
+            run_spec=run_spec,
             source=request.source,
-            relation=common_run_pb2.RelationType.Name(request.run_spec.relation.relation_type),
+            relation=relation,
             related_to=request.run_spec.relation.related_to.name,
         )
+        if inputs is not None:
+            await self._check_same(order)
+        await self.projects.admit_write(scope)
+        if inputs is not None:
+            await self.blobs.write(input_uri, inputs)
+        return order
+
+    async def _check_same(self, order: NewRun) -> None:
+        """The ledger decides; this look beforehand keeps the inputs of a refused run out of the store."""
+        try:
+            found = await self.reader.run(order.id)
+        except UnknownRun:
+            return
+        if found.digest != order.digest:
+            raise RunDiffers(name=order.id.name)
 
     async def _task(self, request: pb.CreateRunRequest) -> task_definition_pb2.TaskSpec:
         match request.WhichOneof("task"):
@@ -81,7 +103,7 @@ class RunOrders:
                 check_spec(request.task_spec)
                 return request.task_spec
             case "task_id":
-                name = ids.task_name(request.task_id)
+                name = version_name(request.task_id)
                 found = await self.reader.deployed(name)
                 if found is None:
                     raise UnknownTask(name=name.name, version=name.version, project=name.project, domain=name.domain)
@@ -106,25 +128,33 @@ class RunOrders:
             await self.blobs.exists(f"{given}/inputs.pb")
         except Invalid:
             raise BaseOutside(given=given, store=store) from None
-        return given
+        return f"{given}/{run.project}/{run.domain}/{run.name}"  # two runs with one base must not meet, as upstream
 
     async def _inputs(
         self, request: pb.CreateRunRequest, spec: task_definition_pb2.TaskSpec, base: str
-    ) -> tuple[str, str]:
-        """(hash, uri) of the inputs; those in the request itself are written to the run's base."""
+    ) -> tuple[str, str, bytes | None]:
+        """Hash and uri of the inputs, and what must be written there: the inputs that the request itself brings."""
         if request.WhichOneof("input_wrapper") == "offloaded_input_data":
             data = request.offloaded_input_data
             if not data.uri:
                 raise NotGiven(field="offloaded_input_data.uri")
             if not await self.blobs.exists(data.uri):
                 raise InputsGone(uri=data.uri)
-            return data.inputs_hash or data.uri, data.uri
+            return data.inputs_hash or data.uri, data.uri, None
         inputs = completed(request.inputs, spec)
         hashed = inputs_hash(inputs, spec)
         # the folder carries the hash: a request with other inputs for the same name must not overwrite these
         uri = f"{base}/inputs/{hashlib.sha256(hashed.encode()).hexdigest()[:16]}/inputs.pb"
-        await self.blobs.write(uri, content(inputs))
-        return hashed, uri
+        return hashed, uri, content(inputs)
+
+
+def _relation(number: int) -> str:
+    """Its name in rows. Raises UnknownRelation, CannotRun."""
+    if number == common_run_pb2.RELATION_TYPE_RECOVER:
+        raise CannotRun(why="recover is not supported yet: use `flyte rerun`, which runs everything again")
+    if number not in common_run_pb2.RelationType.values():
+        raise UnknownRelation(number=number)
+    return common_run_pb2.RelationType.Name(cast(common_run_pb2.RelationType, number))
 
 
 def _scope(request: pb.CreateRunRequest) -> ProjectId:

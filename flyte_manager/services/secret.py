@@ -41,6 +41,8 @@ class SecretService(secret_connect.SecretService):
     async def list_secrets(self, request: pb.ListSecretsRequest, _ctx: Context) -> pb.ListSecretsResponse:
         scope = secret_scope(request.project, request.domain)
         limit, offset = page(request.limit, request.token)
+        if scope.project:
+            await self._projects.check_read(ProjectId(scope.project, scope.domain))
         found = await self._vault.page(scope, limit=limit, offset=offset)
         return secrets_proto(found, limit=limit, offset=offset)
 

@@ -8,13 +8,12 @@ from flyteidl2.task import task_definition_pb2, task_service_pb2
 
 from flyte_manager.domain.actions import TaskName
 from flyte_manager.domain.catalog import DeployedTask
-from flyte_manager.domain.errors import IllegalName, NotGiven, Unsupported
+from flyte_manager.domain.errors import Unsupported
 from flyte_manager.domain.filters import Filter, Function, Query, next_token
-from flyte_manager.domain.ids import check_scope
+from flyte_manager.domain.ids import check_scope, check_task
 from flyte_manager.wire import ids, listing
 from flyte_manager.wire.times import timestamp
 
-LONGEST_NAME = 255
 LONGEST_DESCRIPTION = 255
 """Characters; the spec keeps the whole."""
 
@@ -22,19 +21,14 @@ LONGEST_DESCRIPTION = 255
 def version_name(proto: task_definition_pb2.TaskIdentifier) -> TaskName:
     """The name of one version. Raises NotGiven, IllegalName, UnknownDomain."""
     name = ids.task_name(proto)
-    if not name.version:
-        raise NotGiven(field="task version")
-    for kind, text in (("task name", name.name), ("task version", name.version)):
-        if len(text) > LONGEST_NAME or not text.isprintable():
-            raise IllegalName(kind=kind, name=text[:80], rule=f"1 to {LONGEST_NAME} printable characters")
+    check_task("task version", name.version)
     return name
 
 
 def task_of_versions(proto: task_definition_pb2.TaskName) -> TaskName:
     """The name of all versions. Raises NotGiven, IllegalName, UnknownDomain."""
     check_scope(proto.project, proto.domain)
-    if not proto.name:
-        raise NotGiven(field="task name")
+    check_task("task name", proto.name)
     return TaskName(proto.project, proto.domain, proto.name, org=proto.org)
 
 

@@ -5,7 +5,7 @@ from flyteidl2.task import task_definition_pb2
 
 from flyte_manager.domain.actions import TaskName
 from flyte_manager.domain.errors import NotGiven
-from flyte_manager.domain.ids import ActionId, ProjectId, RunId, check_action, check_run, check_scope
+from flyte_manager.domain.ids import ActionId, ProjectId, RunId, check_action, check_run, check_scope, check_task
 
 
 def project_id(proto: identifier_pb2.ProjectIdentifier) -> ProjectId:
@@ -28,9 +28,11 @@ def action_id(proto: identifier_pb2.ActionIdentifier) -> ActionId:
 
 
 def task_name(proto: task_definition_pb2.TaskIdentifier) -> TaskName:
+    """Of one version; the version may be empty where the request can do without."""
     check_scope(proto.project, proto.domain)
-    if not proto.name:
-        raise NotGiven(field="task name")
+    check_task("task name", proto.name)
+    if proto.version:
+        check_task("task version", proto.version)
     return TaskName(proto.project, proto.domain, proto.name, proto.version, proto.org)
 
 

@@ -8,6 +8,7 @@ from flyteidl2.workflow import queue_service_pb2, run_definition_pb2
 
 from flyte_manager.domain.actions import TaskName, TaskSummary
 from flyte_manager.domain.errors import Invalid, NotGiven
+from flyte_manager.domain.ids import check_action_name
 from flyte_manager.domain.orders import NewAction
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.wire.conditions import check_condition
@@ -29,6 +30,8 @@ def spec_digest(spec: task_definition_pb2.TaskSpec) -> tuple[str, bytes]:
 
 def new_action(asked: queue_service_pb2.EnqueueActionRequest | actions_service_pb2.Action) -> NewAction:
     """Raises an Invalid refusal that names what is missing or wrong."""
+    if asked.parent_action_name:
+        check_action_name(asked.parent_action_name)
     order = NewAction(
         id=action_id(asked.action_id),
         parent=asked.parent_action_name,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
 from flyteidl2.secret import definition_pb2, payload_pb2
 
@@ -66,7 +67,7 @@ def secret_proto(record: SealedSecret) -> definition_pb2.Secret:
         secret_metadata=definition_pb2.SecretMetadata(
             created_time=timestamp(record.created_at),
             secret_status=definition_pb2.SecretStatus(overall_status=definition_pb2.FULLY_PRESENT),
-            type=definition_pb2.SecretType.Name(record.type),
+            type=cast(definition_pb2.SecretType, record.type),  # as it was given, known or not
         ),
     )
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 import pytest
+
 from tests.managers import Manager
-from tests.sdk.conftest import User
+from tests.sdk.user import User
 
 pytestmark = pytest.mark.sdk
 

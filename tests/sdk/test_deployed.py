@@ -1,8 +1,9 @@
 """Deployed tasks, reruns, and what the command line lists."""
 
 import pytest
+
 from tests.managers import eventually
-from tests.sdk.conftest import User
+from tests.sdk.user import User
 
 pytestmark = pytest.mark.sdk
 TASKS = {"basics.noop", "basics.double", "basics.describe", "basics.doubles", "basics.talk"}
@@ -28,16 +29,17 @@ def test_a_deploy_can_be_repeated(user: User, version: str) -> None:
     assert {task["taskId"]["name"] for task in user.get("task")} == TASKS
 
 
-def test_a_deployed_task_runs_with_and_without_its_version(user: User, version: str) -> None:
-    for number, name in enumerate((f"basics.double:{version}", "basics.double")):
-        run = f"deployed-{number}"
-        user.flyte("run", "--name", run, "deployed-task", name, "--x", "5")
-        eventually(lambda run=run: user.phase(run) == "SUCCEEDED", what="the end of the run")
-        assert "10" in user.flyte("get", "io", "--outputs-only", run)
+@pytest.mark.parametrize(("run", "task"), [("by-version", "basics.double:v1"), ("latest", "basics.double")])
+@pytest.mark.usefixtures("version")
+def test_a_deployed_task_runs_with_and_without_its_version(user: User, run: str, task: str) -> None:
+    user.flyte("run", "--name", run, "deployed-task", task, "--x", "5")
+    eventually(lambda: user.phase(run) == "SUCCEEDED", what="the end of the run")
+    assert "10" in user.flyte("get", "io", "--outputs-only", run)
 
 
 def test_an_unknown_deployed_task_is_refused(user: User) -> None:
-    assert "not found" in user.flyte("run", "deployed-task", "basics.missing", "--x", "1", code=1).lower()
+    refused = user.flyte("run", "deployed-task", "basics.missing", "--x", "1", code=1)
+    assert "No versions found for Task basics.missing" in refused
 
 
 def test_a_rerun_takes_task_and_inputs_of_the_old_run(user: User) -> None:

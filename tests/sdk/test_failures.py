@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdk.conftest import User
+
+from tests.sdk.user import User
 
 pytestmark = pytest.mark.sdk
 ROAD = ["QUEUED", "INITIALIZING", "RUNNING"]

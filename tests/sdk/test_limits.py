@@ -3,8 +3,9 @@
 import sys
 
 import pytest
+
 from tests.managers import Manager
-from tests.sdk.conftest import User
+from tests.sdk.user import User
 
 pytestmark = pytest.mark.sdk
 
@@ -22,10 +23,11 @@ def test_a_code_bundle_that_is_gone_is_told_at_once_with_the_cure(user: User, ma
     assert bundles
     for bundle in bundles:
         bundle.unlink()
-    again = '[{"task": "basics.noop"}]'
-    refused = user.python("drive.py", again, code=1).output
-    assert "FAILED_PRECONDITION" in refused.upper()
-    assert "~/.flyte/local-cache" in refused
+    refused = user.python("drive.py", '[{"task": "basics.noop"}]', code=1).output
+    assert "is gone from this manager's store" in refused
+    assert "`flyte delete local-cache`" in refused
+    user.flyte("delete", "local-cache")
+    assert user.run("basics.noop")["phase"] == "succeeded"
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable
 
 import pytest
+
 from tests.managers import Manager, eventually
-from tests.sdk.conftest import FLYTE, User, finish
+from tests.sdk.user import FLYTE, User, finish
 
 pytestmark = pytest.mark.sdk
 SAID = ["line 0", "line 1", "line 2", "a warning"]
@@ -44,19 +45,23 @@ def test_a_run_of_a_name_that_is_taken_is_refused(user: User) -> None:
     assert user.details("taken")["status"]["phase"] == "ACTION_PHASE_SUCCEEDED"
 
 
-def test_logs_are_followed_while_the_task_runs(user: User) -> None:
-    process = user.start(
-        *(FLYTE, "run", "--name", "talking", "--follow", "basics.py", "talk", "--lines", "3", "--seconds", "3"),
-    )
+def test_a_run_that_is_followed_shows_its_log(user: User) -> None:
+    shown = user.flyte("run", "--follow", "basics.py", "talk", "--lines", "3", "--seconds", "0.5")
+    assert told(shown) == SAID
+
+
+def test_logs_are_shown_while_the_task_runs(user: User) -> None:
+    run = user.begin("basics.talk", lines=3, seconds=4.0)
+    process = user.start(FLYTE, "get", "logs", run)
     assert process.stdout is not None
     before = ""
     while "line 0" not in before:
         line = process.stdout.readline()
         assert line, f"ended without the first line:\n{before}"
         before += line
-    assert user.phase("talking") == "RUNNING"
+    assert user.phase(run) == "RUNNING"
     assert told(before + finish(process).output) == SAID
-    assert user.phase("talking") == "SUCCEEDED"
+    assert user.phase(run) == "SUCCEEDED"
 
 
 def test_logs_stay_readable_after_the_end_and_after_a_restart(user: User, manager: Manager) -> None:

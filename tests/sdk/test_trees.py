@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 import pytest
-from tests.sdk.conftest import User, function_of
+
+from tests.sdk.user import User, function_of
 
 pytestmark = pytest.mark.sdk
 
@@ -33,7 +34,9 @@ def test_tasks_nest_three_levels_deep(user: User, road: Mapping[str, str]) -> No
 def test_map_runs_a_child_for_each_item_in_one_group(user: User, road: Mapping[str, str]) -> None:
     run = user.run("trees.mapped", road, n=5)
     assert run["outputs"] == [[0, 1, 4, 9, 16]]
-    groups = [action["metadata"].get("group") for action in user.actions(run["name"]) if function_of(action) == "square"]
+    groups = [
+        action["metadata"].get("group") for action in user.actions(run["name"]) if function_of(action) == "square"
+    ]
     assert len(groups) == 5
     assert len(set(groups)) == 1
     assert "square" in str(groups[0])

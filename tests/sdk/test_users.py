@@ -4,7 +4,8 @@ import json
 import sys
 
 import pytest
-from tests.sdk.conftest import User, finish
+
+from tests.sdk.user import User, finish
 
 pytestmark = pytest.mark.sdk
 

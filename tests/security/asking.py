@@ -24,6 +24,7 @@ from flyteidl2.task import task_service_pb2
 from flyteidl2.workflow import queue_service_pb2, run_service_pb2, state_service_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from tests.managers import Manager
@@ -109,11 +110,11 @@ ASKED: Sequence[tuple[str, Body]] = (
     ("dataproxy.DataProxyService/CreateDownloadLink", {"artifactType": "ARTIFACT_TYPE_CODE_BUNDLE", "taskId": TASK}),
     ("dataproxy.DataProxyService/GetActionData", {"actionId": ROOT}),
     ("dataproxy.DataProxyService/TailLogs", {"actionId": ROOT, "attempt": 1}),
-    ("task.TaskService/DeployTask", {"taskId": {**TASK, **FRESH}, "spec": SPEC}),
+    ("task.TaskService/DeployTask", {"taskId": {**FRESH, "name": "new", "version": "new"}, "spec": SPEC}),
     ("task.TaskService/GetTaskDetails", {"taskId": TASK}),
     ("task.TaskService/ListTasks", {"projectId": PROJECT}),
     ("task.TaskService/ListVersions", {"taskName": TASK_NAME}),
-    ("project.ProjectService/CreateProject", {"project": {"id": "fresh"}}),
+    ("project.ProjectService/CreateProject", {"project": {"id": "new"}}),
     ("project.ProjectService/UpdateProject", {"project": {"id": "flytesnacks", "description": "changed"}}),
     ("project.ProjectService/GetProject", {"id": "flytesnacks"}),
     ("secret.SecretService/CreateSecret", {"id": {**FRESH, "name": "new"}, "secretSpec": {"stringValue": "v"}}),
@@ -143,7 +144,26 @@ NOT_YET = frozenset(
 )
 
 LONG = "x" * 300
-ILLEGAL = (LONG, "a/b", "../up", "..", ".", "a\0b", "nai\u0308ve", "\u4e2d", "with space", "-dash", "%2e%2e", "line\n", "#")
+UNKNOWN = "unknown"
+MADE_BY_WRITES = ("fresh", "new")
+PATHS = ("a/b", "../up", "..", ".", "%2e%2e", "a\\b", "#", "-dash")
+NO_LETTERS = ("a\0b", "line\n", "nai\u0308ve", "\u4e2d", "with space")
+NO_LABEL = (LONG, *PATHS, *NO_LETTERS)
+ILLEGAL: Mapping[str, Sequence[str]] = {
+    "project": (*NO_LABEL, "UPPER"),
+    "domain": (*NO_LABEL, "nowhere"),
+    "run": (*NO_LABEL, "UPPER", "1st", "x" * 31),
+    "action": NO_LABEL,
+    "secret": NO_LABEL,
+    "task": (LONG, "a\0b", "line\n"),
+}
+MAY_BE_EMPTY = frozenset(
+    {
+        ("secret.SecretService", "project"),  # a secret of the whole domain
+        ("workflow.RunService/ListRuns", "task version"),
+    }
+)
+LISTS_NONE = frozenset({"workflow.RunService/ListRuns", "task.TaskService/ListVersions"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +175,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Spoiled:
-    """A request that must be refused with one of these codes."""
+    """A request that must be refused with this code."""
 
     method: str
     body: Body
     what: str
-    codes: frozenset[str]
+    code: str
 
 
 class Asker:
@@ -177,12 +197,14 @@ class Asker:
             if service.name != NOT_SERVED
         }
 
-    def message(self, method: str, body: Mapping[str, Any]) -> bytes:
-        message = GetMessageClass(self.methods[method].input_type)()
-        return json_format.ParseDict(dict(body), message).SerializeToString()
+    def close(self) -> None:
+        self.http.close()
+
+    def message(self, method: str, body: Mapping[str, Any]) -> Message:
+        return json_format.ParseDict(dict(body), GetMessageClass(self.methods[method].input_type)())
 
     def ask(self, method: str, body: Mapping[str, Any]) -> Answer:
-        return self.send(method, self.message(method, body))
+        return self.send(method, self.message(method, body).SerializeToString())
 
     def send(self, method: str, message: bytes, *, headers: Mapping[str, str] | None = None) -> Answer:
         """Sends these bytes as the method's message. For a stream, its first word is the answer."""
@@ -247,10 +269,21 @@ def spoiled(method: str, body: Body) -> Iterator[Spoiled]:
         kind = kind_of(method, path)
         if kind is None or "taskTemplate" in path:
             continue
-        for bad, codes in BAD[kind](value):
-            yield Spoiled(method, changed(body, path, bad), f"{'.'.join(path)}={bad[:20]!r}", frozenset(codes))
+        for bad, code in ways(method, kind, value):
+            yield Spoiled(method, changed(body, path, bad), f"{'.'.join(path)} = {bad[:20]!r}", code)
     for path in identifiers(body):
-        yield Spoiled(method, changed(body, path, None), f"without {'.'.join(path)}", frozenset({"invalid_argument"}))
+        yield Spoiled(method, changed(body, path, None), f"no {'.'.join(path)}", "invalid_argument")
+
+
+def ways(method: str, kind: str, value: str) -> Iterator[tuple[str, str]]:
+    """Values in the place of this good one, and the code that each gets."""
+    rule = kind.removesuffix(" version").removesuffix(" name")
+    if not {(method, kind), (method.partition("/")[0], kind)} & MAY_BE_EMPTY:
+        yield "", "invalid_argument"
+    for bad in ILLEGAL[rule]:
+        yield bad, "not_found" if kind == "domain" else "invalid_argument"
+    if kind != "domain" and value not in MADE_BY_WRITES and not (rule == "task" and method in LISTS_NONE):
+        yield UNKNOWN, "not_found"
 
 
 def leaves(body: Body, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -283,9 +316,9 @@ def kind_of(method: str, path: tuple[str, ...]) -> str | None:
         ("run", "name"): "run",
         ("actionId", "name"): "action",
         ("parentActionId", "name"): "action",
-        ("taskId", "name"): "task",
-        ("taskId", "version"): "task",
-        ("taskName", "name"): "task",
+        ("taskId", "name"): "task name",
+        ("taskId", "version"): "task version",
+        ("taskName", "name"): "task name",
         ("id", "name"): "secret",
     }
     return "action" if leaf == "parentActionName" else kinds.get((parent, leaf))

@@ -1,4 +1,4 @@
-"""Answers a condition with a text, whatever type it wants: `answer.py RUN ACTION TEXT`."""
+"""Answers the condition how-many with a text, whatever type it wants: `answer.py RUN TEXT`."""
 
 import sys
 
@@ -6,8 +6,8 @@ import flyte
 import flyte.remote
 
 if __name__ == "__main__":
-    run, action, text = sys.argv[1:]
+    run, text = sys.argv[1:]
     flyte.init_from_config()
-    condition = flyte.remote.Condition.get(action, run)
+    condition = flyte.remote.Condition.get("how-many", run)
     assert condition is not None
     condition.signal(text)

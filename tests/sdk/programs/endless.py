@@ -20,7 +20,7 @@ def sleeper(mark: str) -> int:
 
 @env.task
 async def nest(mark: str) -> int:
-    return sum(await asyncio.gather(sleeper(mark), sleeper(f"{mark}-2")))
+    return sum(await asyncio.gather(sleeper.aio(mark), sleeper.aio(f"{mark}-2")))
 
 
 @env.task(retries=3)

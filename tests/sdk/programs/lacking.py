@@ -15,12 +15,3 @@ async def learns() -> str:
 @env.task(timeout=60, cache=flyte.Cache("override", version_override="1"))
 async def limited() -> int:
     return 1
-
-
-@env.task(retries=1, timeout=60)
-async def limited_and_flaky() -> int:
-    context = flyte.ctx()
-    assert context is not None
-    if context.attempt_number == 0:
-        raise ValueError("once more")
-    return 1
