@@ -24,6 +24,9 @@ from flyte_manager.domain.ports import Blobs
 from flyte_manager.domain.tasks import TaskPlan
 from flyte_manager.wire.updates import read_error
 
+CHILD_ABORTED = "ActionAbortedError"
+"""what a parent fails with when an action that it waits for was aborted: after an abort nothing is tried again"""
+
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
 
@@ -70,7 +73,7 @@ class Outcomes:
             return _stopped(exited.reason, exited, plan)
         failure = await read_error(self.blobs, f"{prefix}/error.pb")
         if failure is not None:
-            return failure
+            return replace(failure, recoverable=failure.recoverable and failure.code != CHILD_ABORTED)
         if exited.code != 0:
             return _died(exited)
         if plan.has_outputs and not await self.blobs.exists(f"{prefix}/outputs.pb"):

@@ -8,8 +8,12 @@ from flyteidl2.workflow import run_definition_pb2
 
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.errors import Invalid
+from flyte_manager.domain.phases import Phase
 from flyte_manager.wire import runs
 from flyte_manager.wire.phases import phase_named, phase_of
+
+LONGEST_NUMBER = 9
+"""Digits."""
 
 
 class BadWatchFilter(Invalid):
@@ -49,11 +53,11 @@ class Enriched:
     def _read(self, each: list_pb2.Filter) -> None:
         field = each.field.lower()
         if field == "phase" and each.function == list_pb2.Filter.VALUE_IN:
-            self._phases |= {phase_of(int(value)) if value.isdecimal() else phase_named(value) for value in each.values}
+            self._phases |= {_phase(value) for value in each.values}
         elif field == "name" and each.function == list_pb2.Filter.CONTAINS_CASE_INSENSITIVE:
             self._names += [value.lower() for value in each.values]
         else:
-            raise BadWatchFilter(given=f"{each.field} {list_pb2.Filter.Function.Name(each.function)}")
+            raise BadWatchFilter(given=f"{each.field[:60]!r} with function {each.function}")
 
     def _enriched(self, action: Action) -> run_definition_pb2.EnrichedAction:
         shown = (action.task.short_name or action.id.name).lower()
@@ -64,3 +68,9 @@ class Enriched:
             meets_filter=meets,
             children_phase_counts={phase: count for phase, count in counts.items() if count},
         )
+
+
+def _phase(text: str) -> Phase:
+    """Raises UnknownPhase."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER
+    return phase_of(int(text)) if is_number else phase_named(text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.managers import Manager
-from tests.sdk.user import ROADS, User
+from tests.sdk.user import User
 
 PROGRAMS = Path(__file__).with_name("programs")
 
@@ -38,12 +38,6 @@ def user(manager: Manager) -> Iterator[User]:
     someone.flyte(*pasted(manager))
     yield someone
     someone.close()
-
-
-@pytest.fixture(params=list(ROADS))
-def road(request: pytest.FixtureRequest) -> Mapping[str, str]:
-    """The variables that make tasks call ActionsService, or QueueService and StateService."""
-    return ROADS[request.param]
 
 
 @pytest.hookimpl(wrapper=True)

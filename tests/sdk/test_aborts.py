@@ -47,7 +47,7 @@ def test_an_abort_of_a_run_ends_its_whole_tree(user: User, manager: Manager) -> 
 
 
 def test_an_abort_of_an_action_ends_it_without_a_retry_and_fails_its_parent(user: User) -> None:
-    run = user.begin("endless.nest", mark="action")
+    run = user.begin("endless.tree", mark="action")
     first, second = until_asleep(user, run, 2)
     user.flyte("abort", "action", run, first)
     eventually(lambda: user.phase(run) == "FAILED", what="the end of the run")

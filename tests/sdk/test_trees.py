@@ -2,24 +2,41 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from tests.sdk.user import User, function_of
+from tests.sdk.user import ROADS, User, function_of
 
 pytestmark = pytest.mark.sdk
+Runs = Mapping[str, Mapping[str, Any]]
+INPUTS: Mapping[str, Mapping[str, int]] = {
+    "fan": {"n": 100},
+    "trunk": {"branches": 3, "leaves": 2},
+    "mapped": {"n": 5},
+    "grouped": {},
+    "traced": {},
+}
 
 
-def test_a_parent_fans_out_to_a_hundred_children(user: User, road: Mapping[str, str]) -> None:
-    run = user.run("trees.fan", road, n=100)
+@pytest.fixture(scope="module", params=ROADS)
+def runs(user: User, request: pytest.FixtureRequest) -> Runs:
+    """The ended runs, by task: all at once, from one process."""
+    env = ROADS[request.param]
+    orders = [{"task": f"trees.{task}", "inputs": given, "env": env} for task, given in INPUTS.items()]
+    return dict(zip(INPUTS, user.runs(*orders), strict=True))
+
+
+def test_a_parent_fans_out_to_a_hundred_children(user: User, runs: Runs) -> None:
+    run = runs["fan"]
     assert run["outputs"] == [sum(range(100))]
     children = [action for action in user.actions(run["name"]) if action["metadata"].get("parent") == "a0"]
     assert len(children) == 100
     assert {child["status"]["phase"] for child in children} == {"ACTION_PHASE_SUCCEEDED"}
 
 
-def test_tasks_nest_three_levels_deep(user: User, road: Mapping[str, str]) -> None:
-    run = user.run("trees.trunk", road, branches=3, leaves=2)
+def test_tasks_nest_three_levels_deep(user: User, runs: Runs) -> None:
+    run = runs["trunk"]
     assert run["outputs"] == [sum(range(2)) + sum(range(3)) + sum(range(4))]
     actions = {action["id"]["name"]: action for action in user.actions(run["name"])}
     assert Counter(map(function_of, actions.values())) == {"trunk": 1, "branch": 3, "leaf": 9}
@@ -31,8 +48,8 @@ def test_tasks_nest_three_levels_deep(user: User, road: Mapping[str, str]) -> No
     assert parents == {("branch", "trunk"), ("leaf", "branch")}
 
 
-def test_map_runs_a_child_for_each_item_in_one_group(user: User, road: Mapping[str, str]) -> None:
-    run = user.run("trees.mapped", road, n=5)
+def test_map_runs_a_child_for_each_item_in_one_group(user: User, runs: Runs) -> None:
+    run = runs["mapped"]
     assert run["outputs"] == [[0, 1, 4, 9, 16]]
     groups = [
         action["metadata"].get("group") for action in user.actions(run["name"]) if function_of(action) == "square"
@@ -42,15 +59,15 @@ def test_map_runs_a_child_for_each_item_in_one_group(user: User, road: Mapping[s
     assert "square" in str(groups[0])
 
 
-def test_groups_are_shown_with_their_actions(user: User, road: Mapping[str, str]) -> None:
-    run = user.run("trees.grouped", road)
+def test_groups_are_shown_with_their_actions(user: User, runs: Runs) -> None:
+    run = runs["grouped"]
     assert run["outputs"] == [[1, 2, 1, 2]]
     groups = Counter(action["metadata"].get("group") for action in user.actions(run["name"]))
     assert groups == {None: 1, "first": 2, "second": 2}
 
 
-def test_traces_are_recorded_with_their_end(user: User, road: Mapping[str, str]) -> None:
-    run = user.run("trees.traced", road)
+def test_traces_are_recorded_with_their_end(user: User, runs: Runs) -> None:
+    run = runs["traced"]
     assert run["outputs"] == ["5 [0, 1, 2] no such page"]
     traces = {
         function_of(action): action["status"]["phase"]

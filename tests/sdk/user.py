@@ -13,7 +13,9 @@ from tests.managers import Manager
 
 FLYTE = Path(sys.executable).with_name("flyte")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m|\x1b]8;[^\\]*\\")
-ROADS = {"actions": {}, "queue": {"_U_USE_ACTIONS": "0"}}
+"""what the SDK prints even where there is no terminal"""
+ROADS: Mapping[str, Mapping[str, str]] = {"actions": {}, "queue": {"_U_USE_ACTIONS": "0"}}
+"""the variables that make tasks call ActionsService, or QueueService and StateService"""
 
 
 @dataclass(frozen=True, slots=True)

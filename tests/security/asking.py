@@ -9,6 +9,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from tests.managers import Manager
+from tests.managers import Manager, eventually
 
 SERVED: Sequence[FileDescriptor] = (
     run_service_pb2.DESCRIPTOR,
@@ -67,6 +68,8 @@ SPEC = {
         "container": {"args": ["sleep", "600"]},
     }
 }
+TEMPLATE: Body = SPEC["taskTemplate"]
+CREATE = "workflow.RunService/CreateRun"
 CONDITION = {"name": "question", "type": {"simple": "BOOLEAN"}}
 CHILD = {"actionId": NEW_ACTION, "parentActionName": "a0", "task": {"spec": SPEC}}
 TRUE = {"scalar": {"primitive": {"boolean": True}}}
@@ -335,3 +338,24 @@ def changed(body: Body, path: tuple[str, ...], value: str | None) -> Body:
     else:
         place[path[-1]] = value
     return result
+
+
+@contextmanager
+def prepared(manager: Manager) -> Iterator[Asker]:
+    """One run that goes on with a question in it, one that has ended, one deployed task, one secret."""
+    ended = {**SPEC, "taskTemplate": {**TEMPLATE, "container": {"args": ["true"]}}}
+    condition = {"actionId": QUESTION, "parentActionName": "a0", "condition": CONDITION}
+    starting = (
+        (CREATE, {"runId": RUN, "taskSpec": SPEC}),
+        (CREATE, {"runId": {**RUN, "name": "ended"}, "taskSpec": ended}),
+        ("actions.ActionsService/Enqueue", {"action": condition}),
+        ("task.TaskService/DeployTask", {"taskId": TASK, "spec": SPEC}),
+        ("secret.SecretService/CreateSecret", {"id": {**SCOPE, "name": "known"}, "secretSpec": {"stringValue": "v"}}),
+    )
+    quiet = {("known", "RUNNING"), ("ended", "SUCCEEDED")}
+    query = "SELECT run, phase FROM actions WHERE name = 'a0'"
+    with closing(Asker(manager)) as asker:
+        for method, body in starting:
+            assert asker.ask(method, body).code == OK
+        eventually(lambda: set(manager.rows(query)) == quiet, what="a quiet manager")
+        yield asker

@@ -21,7 +21,7 @@ from tests.managers import Manager, eventually
 from tests.security.asking import (
     ASKED,
     CHILD,
-    CONDITION,
+    CREATE,
     FRESH,
     FRESH_PROJECT,
     NEW_ACTION,
@@ -34,22 +34,23 @@ from tests.security.asking import (
     SCOPE,
     SPEC,
     TASK,
+    TEMPLATE,
     WITHOUT_IDENTIFIERS,
     Answer,
     Asker,
     Body,
     everything,
+    prepared,
     spoiled,
 )
 
-CREATE = "workflow.RunService/CreateRun"
 LIST = "workflow.RunService/ListRuns"
+WATCH = "workflow.RunService/WatchActions"
 PUT = "workflow.StateService/Put"
 UPLOAD = "dataproxy.DataProxyService/UploadInputs"
 LOCATION = "dataproxy.DataProxyService/CreateUploadLocation"
 DOWNLOAD = "dataproxy.DataProxyService/CreateDownloadLink"
 ROADS = {"workflow.QueueService/EnqueueAction": None, "actions.ActionsService/Enqueue": "action"}
-TEMPLATE: Body = SPEC["taskTemplate"]
 LIMIT = 64 << 20
 BOMB = gzip.compress(bytes(LIMIT + (1 << 20)), 1)
 
@@ -64,27 +65,6 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
 def asker(manager: Manager) -> Iterator[Asker]:
     with prepared(manager) as made:
         yield made
-
-
-@contextmanager
-def prepared(manager: Manager) -> Iterator[Asker]:
-    """One run that goes on with a question in it, one that has ended, one deployed task, one secret."""
-    ended = {**SPEC, "taskTemplate": {**TEMPLATE, "container": {"args": ["true"]}}}
-    condition = {"actionId": QUESTION, "parentActionName": "a0", "condition": CONDITION}
-    starting = (
-        (CREATE, {"runId": RUN, "taskSpec": SPEC}),
-        (CREATE, {"runId": {**RUN, "name": "ended"}, "taskSpec": ended}),
-        ("actions.ActionsService/Enqueue", {"action": condition}),
-        ("task.TaskService/DeployTask", {"taskId": TASK, "spec": SPEC}),
-        ("secret.SecretService/CreateSecret", {"id": {**SCOPE, "name": "known"}, "secretSpec": {"stringValue": "v"}}),
-    )
-    quiet = {("known", "RUNNING"), ("ended", "SUCCEEDED")}
-    query = "SELECT run, phase FROM actions WHERE name = 'a0'"
-    with closing(Asker(manager)) as asker:
-        for method, body in starting:
-            assert asker.ask(method, body).code == OK
-        eventually(lambda: set(manager.rows(query)) == quiet, what="a quiet manager")
-        yield asker
 
 
 @contextmanager
@@ -345,6 +325,12 @@ def on(road: str, change: Body) -> Body:
         (LIST, {"request": {"filters": [{"field": "name' OR 1=1", "values": ["x"]}]}}, "is not a field"),
         (LIST, {"request": {"filters": [{"field": "name", "function": 999, "values": ["x"]}]}}, "999"),
         (LIST, {"request": {"rawFilters": ["x"]}}, "filters"),
+        (WATCH, {"runId": RUN, "filter": [{"field": "PHASE", "function": 999}]}, "999"),
+        (
+            WATCH,
+            {"runId": RUN, "filter": [{"field": "PHASE", "function": "VALUE_IN", "values": ["9" * 5000]}]},
+            "phase",
+        ),
         ("project.ProjectService/ListProjects", {"filters": "eq(name"}, "filters"),
         ("project.ProjectService/UpdateProject", {"project": {"id": "flytesnacks", "state": 999}}, "999"),
         (LOCATION, {**FRESH, "filename": "f", "contentMd5": "c2hvcnQ="}, "16 bytes"),
