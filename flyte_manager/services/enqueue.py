@@ -6,6 +6,7 @@ from flyteidl2.actions import actions_service_pb2
 from flyteidl2.workflow import queue_service_pb2
 
 from flyte_manager.domain.attempts import ErrorKind, Failure
+from flyte_manager.domain.errors import NotGiven
 from flyte_manager.domain.orders import NewAction
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Blobs
@@ -32,5 +33,7 @@ class Enqueue:
         """A failed trace carries no error in the request: it lies beside its inputs (sdk-contract.md §5.1)."""
         if order.kind is not Kind.TRACE or order.phase is not Phase.FAILED:
             return None
+        if not order.base_uri:
+            raise NotGiven(field="run_output_base (a failed trace's error.pb lies below it)")
         failure = await read_error(self.blobs, f"{order.base_uri.rstrip('/')}/{order.id.name}/error.pb")
         return failure or Failure(ErrorKind.USER, "TraceFailed", "the trace failed and left no error.pb")
