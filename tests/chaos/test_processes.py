@@ -81,7 +81,8 @@ async def test_a_zygote_that_hangs_is_replaced(cold: World, monkeypatch: pytest.
     old = zygote_of(cold)
     os.kill(old, signal.SIGSTOP)
     await cold.end(await insist(cold, "a0", "true"))
-    assert zygote_of(cold) != old
+    # on a busy machine its successor may be too slow for this short limit as well: then there is none for a moment
+    await eventually(lambda: cold.processes.zygote_pid not in (None, old))
 
 
 async def test_a_warm_zygote_comes_back_warm(tmp_path: Path) -> None:
