@@ -27,8 +27,9 @@ What to type next:
   make run                            # a manager that stays
 
   # in a second terminal, with the SDK (source .venv/bin/activate, or pip install flyte):
+  cd demo                             # where config.yaml lies, the SDK would take it for its own
   flyte create config --endpoint localhost:8090 --insecure --project flytesnacks --domain development --builder remote
-  flyte run --follow demo/example.py forecast --stations 5
+  flyte run --follow example.py forecast --stations 5
 """
 NOTHING: dict[str, str] = {}
 QUEUED = (phase_pb2.ACTION_PHASE_QUEUED, phase_pb2.ACTION_PHASE_WAITING_FOR_RESOURCES)

@@ -269,6 +269,7 @@ def _facts(
         sdk_version=interpreter.sdk_version,
         start=processes.warm_status,
         seconds=time.time() - started,
+        own_config_here=Path("config.yaml").exists(),
     )
 
 

@@ -40,6 +40,8 @@ class Facts:
     """warm, or cold and why, as "cold: embedded.warm is false" """
     seconds: float
     """from the start of the process to serving"""
+    own_config_here: bool = False
+    """whether the manager's config.yaml lies in the working directory, where the SDK takes it for its own"""
 
 
 def banner(facts: Facts) -> str:
@@ -59,7 +61,9 @@ def banner(facts: Facts) -> str:
     dangers = exposures((facts.api, facts.queue)) if facts.mode == "embedded" else ()
     if dangers:
         lines += ["", *(f"  Warning: {danger}" for danger in dangers)]
-    lines += ["", "  Try it:", f"    {try_it(facts.api)}", "", f"Ready in {facts.seconds:.1f} s."]
+    where = ", in a folder of its own (here the SDK would take our config.yaml for its own)"
+    lines += ["", f"  Try it{where if facts.own_config_here else ''}:", f"    {try_it(facts.api)}"]
+    lines += ["", f"Ready in {facts.seconds:.1f} s."]
     return "\n".join(lines)
 
 

@@ -41,6 +41,10 @@ def test_the_banner_tells_all_and_ends_with_ready() -> None:
     )
 
 
+def test_where_the_sdk_would_read_our_config_the_user_is_sent_elsewhere() -> None:
+    assert "Try it, in a folder of its own" in banner(replace(FACTS, own_config_here=True))
+
+
 def test_an_open_host_is_warned_of_in_embedded_mode_only() -> None:
     opened = replace(FACTS, api=Endpoint("0.0.0.0", 8090))
     assert "whoever reaches port 8090 can run code" in banner(opened)
