@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from flyte_manager.domain.errors import Unavailable
@@ -96,7 +95,7 @@ class Forker:
     async def _exchange(self, order: disk.Order) -> dict[str, object]:
         reader, writer = await asyncio.open_unix_connection(self._socket)
         try:
-            writer.write(disk.to_line(asdict(order)))
+            writer.write(disk.to_line(vars(order)))
             await writer.drain()
             line = await reader.readline()
         finally:

@@ -67,9 +67,14 @@ def mirror(tx: Transaction, root: Action) -> None:
     )
 
 
+_GET = runs.select().where(
+    *(runs.c[column] == sa.bindparam(f"key_{column}") for column in ("project", "domain", "name"))
+)
+
+
 def get(connection: sa.Connection, run: RunId) -> Run | None:
-    statement = runs.select().where(runs.c.project == run.project, runs.c.domain == run.domain, runs.c.name == run.name)
-    row = connection.execute(statement).one_or_none()
+    key = {"key_project": run.project, "key_domain": run.domain, "key_name": run.name}
+    row = connection.execute(_GET, key).one_or_none()
     return _run(row) if row else None
 
 
