@@ -27,7 +27,6 @@ class Phase(IntEnum):
 
 
 FINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.ABORTED, Phase.TIMED_OUT, Phase.RECOVERED})
-LIVE = frozenset(Phase) - FINAL
 ROAD = (Phase.QUEUED, Phase.WAITING_FOR_RESOURCES, Phase.INITIALIZING, Phase.RUNNING)
 """The phases that an attempt goes through before its end, in order."""
 

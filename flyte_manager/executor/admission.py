@@ -3,7 +3,8 @@
     ask ─▶ waiting, deepest first, then oldest ─▶ held ─▶ release
 
 An action with live children waits for them: its CPU is free for others, its memory is not. When no leaf runs, the next
-is admitted whatever it asks, so that nesting cannot deadlock. The first in line blocks the rest: nobody starves.
+is admitted whatever it asks, so that nesting cannot deadlock. The first in line blocks the rest, so that a small one
+cannot pass a large one for ever; a steady stream of deeper actions does go before shallow ones.
 """
 
 import heapq
