@@ -57,7 +57,7 @@ class RunOrders:
         and writes the inputs of a request that brings them along."""
         scope = _scope(request)
         relation = _relation(request.run_spec.relation.relation_type)
-        run_spec = request.run_spec.SerializeToString(deterministic=True)
+        run_spec = _run_spec(request).SerializeToString(deterministic=True)
         run_settings(run_spec)
         spec = await self._task(request)
         task_plan = plan(spec)
@@ -155,6 +155,15 @@ def _relation(number: int) -> str:
     if number not in common_run_pb2.RelationType.values():
         raise UnknownRelation(number=number)
     return common_run_pb2.RelationType.Name(cast(common_run_pb2.RelationType, number))
+
+
+def _run_spec(request: pb.CreateRunRequest) -> run_pb2.RunSpec:
+    """The run spec, with the request's own start time where the spec has none."""
+    spec = run_pb2.RunSpec()
+    spec.CopyFrom(request.run_spec)
+    if request.HasField("run_start_time") and not spec.HasField("run_start_time"):
+        spec.run_start_time.CopyFrom(request.run_start_time)
+    return spec
 
 
 def _scope(request: pb.CreateRunRequest) -> ProjectId:

@@ -47,6 +47,18 @@ async def test_creating_it_again_gives_it_again_and_other_content_is_refused(flo
     await refused(flows.create(spec=task_spec("hello.other")), Code.ALREADY_EXISTS)
 
 
+async def test_the_start_time_of_the_request_counts_unless_the_run_spec_has_one(flows: Flows) -> None:
+    request = unnamed()
+    request.run_start_time.FromJsonString("2026-01-02T03:04:05Z")
+    made = await flows.runs.create_run(request)
+    details = await flows.runs.get_run_details(pb.GetRunDetailsRequest(run_id=made.run.action.id.run))
+    assert details.details.run_spec.run_start_time == request.run_start_time
+    request.run_spec.run_start_time.FromJsonString("2025-01-02T03:04:05Z")
+    made = await flows.runs.create_run(request)
+    details = await flows.runs.get_run_details(pb.GetRunDetailsRequest(run_id=made.run.action.id.run))
+    assert details.details.run_spec.run_start_time == request.run_spec.run_start_time
+
+
 async def test_without_a_name_the_request_id_makes_one(flows: Flows) -> None:
     async def made(request: pb.CreateRunRequest, request_id: str) -> str:
         answer = await flows.runs.create_run(request, headers={"x-request-id": request_id} if request_id else None)
