@@ -35,7 +35,7 @@ from flyte_manager import __version__
 from flyte_manager.banner import Endpoint, Facts, banner
 from flyte_manager.blobs.directory import Directory
 from flyte_manager.blobs.keys import load_key
-from flyte_manager.blobs.signed import Signer
+from flyte_manager.blobs.signed import SignedLinks, Signer
 from flyte_manager.config import Settings
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.ids import ActionId
@@ -207,7 +207,11 @@ def _services(middle: Middle, processes: Processes, edge: Edge) -> Sequence[Conn
     reader, ledger, projects = middle.reader, middle.ledger, middle.projects
     enqueue = Enqueue(ledger, middle.blobs)
     data = DataProxyService(
-        projects=projects, blobs=middle.blobs, signer=middle.signer, database=middle.database, logs=processes
+        projects=projects,
+        blobs=middle.blobs,
+        links=SignedLinks(middle.signer),
+        database=middle.database,
+        logs=processes,
     )
     orders = RunOrders(reader, projects, middle.blobs)
     user, full_name = os_user()

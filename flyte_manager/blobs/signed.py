@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from flyte_manager.domain.errors import Forbidden, Invalid
-from flyte_manager.domain.ports import Clock
+from flyte_manager.domain.ports import Clock, SignedUrl
 
 PREFIX = "/blobs/"
 """Below it lie `read` and `write`, each with its grant in the query."""
@@ -53,6 +53,19 @@ class OtherVerb(Forbidden):
     """this URL allows to {granted} the object, not to {asked} it."""
 
 
+def lifetime_of(asked: timedelta | None) -> timedelta:
+    """How long a signed URL is good (None = the default). Raises BadLifetime."""
+    lifetime = LIFETIME_DEFAULT if asked is None else asked
+    if not timedelta(seconds=1) <= lifetime <= LIFETIME_MAX:
+        raise BadLifetime(seconds=lifetime.total_seconds())
+    return lifetime
+
+
+def content_md5(md5: bytes) -> dict[str, str]:
+    """The header by which a client repeats the MD5 that it announced."""
+    return {"Content-MD5": base64.b64encode(md5).decode()} if md5 else {}
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """The permission to read or to write one object."""
@@ -75,10 +88,7 @@ class Signer:
 
     def expiry(self, lifetime: timedelta | None) -> datetime:
         """When a grant of that lifetime ends (None = the default). Raises BadLifetime."""
-        lifetime = LIFETIME_DEFAULT if lifetime is None else lifetime
-        if not timedelta(seconds=1) <= lifetime <= LIFETIME_MAX:
-            raise BadLifetime(seconds=lifetime.total_seconds())
-        return (self._clock() + lifetime).replace(microsecond=0)
+        return (self._clock() + lifetime_of(lifetime)).replace(microsecond=0)
 
     def url(self, grant: Grant) -> str:
         """Path and query of the URL that carries the grant."""
@@ -118,6 +128,29 @@ class Signer:
 
     def _signature(self, body: str) -> bytes:
         return hmac.digest(self._key, body.encode(), hashlib.sha256)
+
+
+class SignedLinks:
+    """Implements ports.Links for the directory: grants that this manager serves by itself (rpc/blobs.py).
+
+    `scheme`: of the URLs; their host is the one that the client used, which the gate has checked.
+    """
+
+    def __init__(self, signer: Signer, *, scheme: str = "http") -> None:
+        self._signer = signer
+        self._scheme = scheme
+
+    async def upload(self, uri: str, *, md5: bytes, limit: int, lifetime: timedelta | None, host: str) -> SignedUrl:
+        expires_at = self._signer.expiry(lifetime)
+        grant = Grant(verb="write", uri=uri, expires_at=expires_at, md5=md5, limit=limit)
+        return SignedUrl(self._url(grant, host), content_md5(md5), expires_at)
+
+    async def download(self, uri: str, *, lifetime: timedelta | None, host: str) -> SignedUrl:
+        expires_at = self._signer.expiry(lifetime)
+        return SignedUrl(self._url(Grant("read", uri, expires_at), host), {}, expires_at)
+
+    def _url(self, grant: Grant, host: str) -> str:
+        return f"{self._scheme}://{host}{self._signer.url(grant)}"
 
 
 def _encode(content: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from flyte_manager.domain.attempts import Observation
@@ -94,6 +94,31 @@ class Blobs(Protocol):
         """Writes the whole object, or nothing."""
 
     async def exists(self, uri: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """A permission for one object, good for a while for everybody who has it."""
+
+    url: str
+    headers: Mapping[str, str]
+    """that the client must send along"""
+    expires_at: datetime
+
+
+class Links(Protocol):
+    """Makes the URLs by which clients, who have no way into the store, put and get single objects.
+
+    `lifetime`: None = the default; `host`: host and port by which the client reached this manager. Raises an Invalid
+    refusal for a lifetime that isn't possible, and for a uri that lies outside the store.
+    """
+
+    async def upload(self, uri: str, *, md5: bytes, limit: int, lifetime: timedelta | None, host: str) -> SignedUrl:
+        """For one PUT of a content with that MD5 (empty = any) and at most `limit` bytes (0 = no limit); what a store
+        can't check before it has the object is left to whoever reads it."""
+
+    async def download(self, uri: str, *, lifetime: timedelta | None, host: str) -> SignedUrl:
+        """For GET."""
 
 
 class Secrets(Protocol):

@@ -10,13 +10,13 @@ from flyteidl2.dataproxy import dataproxy_service_connect
 from flyteidl2.dataproxy import dataproxy_service_pb2 as pb
 from flyteidl2.task import task_definition_pb2
 
-from flyte_manager.blobs.signed import BadLifetime, Grant, Signer
+from flyte_manager.blobs.signed import BadLifetime, lifetime_of
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt
 from flyte_manager.domain.errors import Invalid, Missing, NotGiven, UnknownAction, UnknownTask, Unsupported
 from flyte_manager.domain.ids import ActionId, AttemptId, ProjectId, check_scope
 from flyte_manager.domain.phases import Kind
-from flyte_manager.domain.ports import Blobs, Logs
+from flyte_manager.domain.ports import Blobs, Links, Logs
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.services.context import Context
 from flyte_manager.store import actions, attempts, tasks
@@ -69,17 +69,14 @@ class BundleMissing(Missing):
 
 
 class DataProxyService(dataproxy_service_connect.DataProxyService):
-    """`scheme`: of the URLs that are given out; their host is the one that the request was sent to."""
+    """`links`: makes the URLs that are given out."""
 
-    def __init__(
-        self, *, projects: Projects, blobs: Blobs, signer: Signer, database: Database, logs: Logs, scheme: str = "http"
-    ) -> None:
+    def __init__(self, *, projects: Projects, blobs: Blobs, links: Links, database: Database, logs: Logs) -> None:
         self._projects = projects
         self._blobs = blobs
-        self._signer = signer
+        self._links = links
         self._database = database
         self._logs = logs
-        self._scheme = scheme
 
     async def create_upload_location(
         self, request: pb.CreateUploadLocationRequest, ctx: Context
@@ -94,20 +91,19 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
         folder = request.filename_root or base64.b32encode(request.content_md5).decode().rstrip("=")
         name = request.filename or secrets.token_hex(10)
         uri = self._blobs.join(UPLOADS, request.project, request.domain, folder, name)
-        grant = Grant(
-            verb="write",
-            uri=uri,
-            expires_at=self._signer.expiry(_lifetime(request)),
+        signed = await self._links.upload(
+            uri,
             md5=request.content_md5,
             limit=request.content_length,
+            lifetime=_lifetime(request),
+            host=_host(ctx),
         )
         await self._projects.admit_write(ProjectId(request.project, request.domain, request.org))
-        headers = {"Content-MD5": base64.b64encode(grant.md5).decode()} if grant.md5 else {}
         return pb.CreateUploadLocationResponse(
-            signed_url=self._url(grant, ctx),
+            signed_url=signed.url,
             native_url=uri,
-            expires_at=timestamp(grant.expires_at),
-            headers=headers,
+            expires_at=timestamp(signed.expires_at),
+            headers=signed.headers,
         )
 
     async def upload_inputs(self, request: pb.UploadInputsRequest, _ctx: Context) -> pb.UploadInputsResponse:
@@ -129,7 +125,7 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
     async def create_download_link(
         self, request: pb.CreateDownloadLinkRequest, ctx: Context
     ) -> pb.CreateDownloadLinkResponse:
-        expires_at = self._signer.expiry(_lifetime(request))
+        lifetime = _lifetime(request)
         match request.artifact_type:
             case pb.ARTIFACT_TYPE_REPORT:
                 uri = await self._report(request)
@@ -137,9 +133,9 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
                 uri = await self._bundle(request)
             case _:
                 raise NotGiven(field="artifact_type (ARTIFACT_TYPE_REPORT or ARTIFACT_TYPE_CODE_BUNDLE)")
-        url = self._url(Grant("read", uri, expires_at), ctx)
+        signed = await self._links.download(uri, lifetime=lifetime, host=_host(ctx))
         return pb.CreateDownloadLinkResponse(
-            pre_signed_urls=pb.PreSignedURLs(signed_url=[url], expires_at=timestamp(expires_at))
+            pre_signed_urls=pb.PreSignedURLs(signed_url=[signed.url], expires_at=timestamp(signed.expires_at))
         )
 
     async def get_action_data(self, request: pb.GetActionDataRequest, _ctx: Context) -> pb.GetActionDataResponse:
@@ -237,10 +233,10 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
             raise UnknownAttempt(number=number, action=action_id, count=action.attempt)
         return found
 
-    def _url(self, grant: Grant, ctx: Context) -> str:
-        """The host is the one that the client used, which the gate has checked."""
-        host = ctx.request_headers().get("host") or ctx.server_address()
-        return f"{self._scheme}://{host}{self._signer.url(grant)}"
+
+def _host(ctx: Context) -> str:
+    """The host that the client used, which the gate has checked."""
+    return ctx.request_headers().get("host") or ctx.server_address() or ""
 
 
 def _scope(request: pb.UploadInputsRequest) -> ProjectId:
@@ -254,10 +250,10 @@ def _scope(request: pb.UploadInputsRequest) -> ProjectId:
             raise NotGiven(field="project_id or run_id")
 
 
-def _lifetime(request: pb.CreateUploadLocationRequest | pb.CreateDownloadLinkRequest) -> timedelta | None:
+def _lifetime(request: pb.CreateUploadLocationRequest | pb.CreateDownloadLinkRequest) -> timedelta:
     if not request.HasField("expires_in"):
-        return None
+        return lifetime_of(None)
     try:
-        return timedelta(seconds=seconds(request.expires_in))
+        return lifetime_of(timedelta(seconds=seconds(request.expires_in)))
     except OverflowError:
         raise BadLifetime(seconds=seconds(request.expires_in)) from None

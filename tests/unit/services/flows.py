@@ -18,7 +18,7 @@ from flyteidl2.workflow import queue_service_connect, queue_service_pb2, run_ser
 from flyteidl2.workflow import state_service_connect as state_connect
 
 from flyte_manager.blobs.directory import Directory
-from flyte_manager.blobs.signed import Signer
+from flyte_manager.blobs.signed import SignedLinks, Signer
 from flyte_manager.domain.actions import Action, Budget
 from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.phases import Phase
@@ -125,7 +125,11 @@ async def flowing(folder: Path) -> AsyncIterator[Flows]:
         projects = Projects(database, clock, create_on_write=True)
         await projects.seed()
         data = DataProxyService(
-            projects=projects, blobs=blobs, signer=Signer(b"s" * 32, clock), database=database, logs=Lines()
+            projects=projects,
+            blobs=blobs,
+            links=SignedLinks(Signer(b"s" * 32, clock)),
+            database=database,
+            logs=Lines(),
         )
         orders, enqueue = RunOrders(reader, projects, blobs), Enqueue(ledger, blobs)
         services: list[tuple[Any, object]] = [

@@ -21,7 +21,7 @@ from flyteidl2.secret import secret_connect
 from flyteidl2.task import task_service_connect
 
 from flyte_manager.blobs.directory import Directory
-from flyte_manager.blobs.signed import Signer
+from flyte_manager.blobs.signed import SignedLinks, Signer
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt
@@ -165,7 +165,8 @@ async def running(folder: Path, *, create_on_write: bool = True) -> AsyncIterato
         projects, vault = Projects(database, clock, create_on_write=create_on_write), Vault(database, b"v" * 32, clock)
         await projects.seed()
         logs = Lines()
-        data = DataProxyService(projects=projects, blobs=directory, signer=signer, database=database, logs=logs)
+        links = SignedLinks(signer)
+        data = DataProxyService(projects=projects, blobs=directory, links=links, database=database, logs=logs)
         services: list[tuple[Any, object]] = [
             (dataproxy_service_connect.DataProxyServiceASGIApplication, data),
             (cluster_connect.ClusterServiceASGIApplication, ClusterService()),
