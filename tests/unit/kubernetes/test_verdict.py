@@ -1,0 +1,493 @@
+"""Each state that a pod can be in, and what it means for the attempt."""
+
+import pytest
+
+from flyte_manager.domain.attempts import ErrorKind, Exit, Failure, Observation, Presence, StopReason, Transition
+from flyte_manager.domain.phases import Phase
+from flyte_manager.kubernetes.pod_status import kept
+from flyte_manager.kubernetes.verdict import VerdictSettings, judge, read
+from tests.unit.kubernetes import statuses
+from tests.unit.kubernetes.statuses import (
+    ATTEMPT,
+    Document,
+    deleted,
+    disrupted,
+    pod,
+    running,
+    scheduled,
+    terminated,
+    time,
+    unscheduled,
+    waiting,
+    with_states,
+)
+
+SETTINGS = VerdictSettings()
+SCHEDULER = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available."
+BACK_OFF = 'Back-off pulling image "nowhere/img:1": ErrImagePull: pull access denied, repository does not exist'
+
+
+def seen(document: Document, now: float = 10, settings: VerdictSettings = SETTINGS) -> Observation:
+    return read(document, now=time(now), settings=settings)
+
+
+def failure_of(document: Document, now: float = 10, settings: VerdictSettings = SETTINGS) -> Failure:
+    failure = seen(document, now, settings).failure
+    assert failure is not None
+    return failure
+
+
+def exit_of(document: Document, now: float = 10) -> Exit:
+    found = seen(document, now).exit
+    assert found is not None
+    return found
+
+
+def finished(state: Document, *, phase: str = "Failed", reason: str = "", message: str = "") -> Document:
+    return with_states(pod(), state, phase=phase, reason=reason, message=message)
+
+
+def test_a_pod_without_our_labels_is_no_attempt() -> None:
+    document = pod()
+    for wrong in ({}, {"flyte.org/attempt": "x"}, {"flyte.org/attempt": "0"}, {"flyte.org/run": ""}):
+        labels = {**document["metadata"]["labels"], **wrong} if wrong else {}
+        assert kept({**document, "metadata": {**document["metadata"], "labels": labels}}) is None
+    assert seen({**document, "metadata": {"name": "x"}}).presence is Presence.ABSENT
+    short = kept(document)
+    assert short is not None
+    assert short.attempt == ATTEMPT
+
+
+def test_a_pod_at_which_no_scheduler_looked_is_queued() -> None:
+    assert seen(pod()) == Observation(Presence.ALIVE, phase=Phase.QUEUED)
+
+
+@pytest.mark.parametrize("reason", ["Unschedulable", "SchedulingGated", "SchedulerError"])
+def test_an_unschedulable_pod_waits_for_resources_with_the_schedulers_words_for_ever(reason: str) -> None:
+    told = seen(unscheduled(pod(), SCHEDULER, reason), now=1_000_000)
+    assert told.presence is Presence.ALIVE
+    assert (told.phase, told.reason, told.failure) == (Phase.WAITING_FOR_RESOURCES, SCHEDULER, None)
+    assert told.transitions == (Transition(Phase.WAITING_FOR_RESOURCES, time(0)),)
+
+
+def test_it_fails_as_the_systems_when_pending_has_a_limit() -> None:
+    settings = VerdictSettings(pending_seconds=60)
+    document = unscheduled(pod(), SCHEDULER)
+    short = kept(document)
+    assert short is not None
+    assert judge(short, now=time(20), settings=settings).again == 40
+    failure = failure_of(document, 60, settings)
+    assert (failure.kind, failure.code, failure.recoverable) == (ErrorKind.SYSTEM, "PodPendingTimeout", True)
+    assert SCHEDULER in failure.message
+
+
+def test_the_limit_counts_while_containers_are_made_but_not_while_an_init_container_works() -> None:
+    settings = VerdictSettings(pending_seconds=60)
+    creating = with_states(pod(), waiting("ContainerCreating"))
+    assert failure_of(creating, 61, settings).code == "PodPendingTimeout"
+    works = with_states(pod(inits=1), waiting("PodInitializing"), inits=(running(),))
+    assert seen(works, 61, settings).failure is None
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (scheduled(pod()), "ContainerCreating"),
+        (with_states(pod(), waiting("ContainerCreating")), "ContainerCreating"),
+        (with_states(pod(), waiting("PodInitializing")), "ContainerCreating"),
+        (with_states(pod(), waiting("ErrImagePull", "no such host")), "ErrImagePull: no such host"),
+        (with_states(pod(), waiting("ImagePullBackOff", BACK_OFF)), f"ImagePullBackOff: {BACK_OFF}"),
+        (
+            with_states(pod(inits=1), waiting("PodInitializing"), inits=(running(),)),
+            "init container 'init0' runs",
+        ),
+        (
+            with_states(
+                pod(inits=1, sidecars=1),
+                waiting("PodInitializing"),
+                waiting("ErrImagePull", "later"),
+                inits=(waiting("ErrImagePull", "first"),),
+            ),
+            "ErrImagePull: first",
+        ),
+        (
+            with_states(pod(sidecars=1), waiting("ContainerCreating"), waiting("ErrImagePull", "side")),
+            "ErrImagePull: side",
+        ),
+    ],
+)
+def test_a_scheduled_pod_initializes_with_the_kubelets_words(document: Document, reason: str) -> None:
+    told = seen(document)
+    assert (told.presence, told.phase, told.failure) == (Presence.ALIVE, Phase.INITIALIZING, None)
+    assert told.reason == reason
+    assert told.transitions == (Transition(Phase.INITIALIZING, time(1)),)
+
+
+def test_an_image_that_can_not_be_pulled_for_three_minutes_is_the_users_failure() -> None:
+    document = with_states(pod(), waiting("ImagePullBackOff", BACK_OFF))
+    short = kept(document)
+    assert short is not None
+    assert judge(short, now=time(100), settings=SETTINGS).again == 82  # counted from ContainersReady's time
+    assert seen(document, 181).failure is None
+    told = seen(document, 182)
+    assert told.presence is Presence.ALIVE
+    assert told.failure is not None
+    assert (told.failure.kind, told.failure.code) == (ErrorKind.USER, "ImagePullBackOff")
+    assert told.failure.recoverable
+    assert BACK_OFF in told.failure.message
+    assert "after 180 s" in told.failure.message
+
+
+def test_an_image_is_still_being_tried_at_errimagepull_however_late() -> None:
+    assert seen(with_states(pod(), waiting("ErrImagePull", "no such host")), 1000).failure is None
+
+
+@pytest.mark.parametrize("words", ["429 Too Many Requests", "toomanyrequests: You have reached your pull rate limit"])
+def test_a_registry_that_limits_requests_is_the_systems_failure(words: str) -> None:
+    failure = failure_of(with_states(pod(), waiting("ImagePullBackOff", words)), 200)
+    assert (failure.kind, failure.code) == (ErrorKind.SYSTEM, "ImagePullBackOff")
+    assert "mirror" in failure.message
+
+
+def test_the_time_of_init_containers_is_no_time_of_pulling() -> None:
+    long_init = with_states(
+        pod(inits=1), waiting("ImagePullBackOff", BACK_OFF), inits=(terminated(0, start=2, end=500),)
+    )
+    assert seen(long_init, 600).failure is None
+    assert failure_of(long_init, 680).code == "ImagePullBackOff"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("InvalidImageName", 'couldn\'t parse image name "A B": invalid reference format'),
+        ("ErrImageNeverPull", 'Container image "x:1" is not present with pull policy of Never'),
+        ("CreateContainerConfigError", 'secret "db-password" not found'),
+    ],
+)
+def test_what_waiting_can_not_mend_fails_for_good_at_once_with_the_kubelets_words(reason: str, words: str) -> None:
+    failure = failure_of(with_states(pod(), waiting(reason, words)), 3)
+    assert (failure.kind, failure.code, failure.recoverable) == (ErrorKind.USER, reason, False)
+    assert words in failure.message
+
+
+def test_a_container_that_can_not_be_created_fails_for_good_after_three_minutes() -> None:
+    document = with_states(pod(), waiting("CreateContainerError", "context deadline exceeded"))
+    assert seen(document, 181).failure is None
+    failure = failure_of(document, 182)
+    assert (failure.kind, failure.code, failure.recoverable) == (ErrorKind.USER, "CreateContainerError", False)
+    assert "context deadline exceeded" in failure.message
+
+
+def test_a_reason_that_nobody_knows_is_the_systems_failure_after_a_while() -> None:
+    document = with_states(pod(), waiting("CNIBroken", "no bridge"))
+    assert seen(document, 100).reason == "CNIBroken: no bridge"
+    failure = failure_of(document, 182)
+    assert (failure.kind, failure.code, failure.recoverable) == (ErrorKind.SYSTEM, "CNIBroken", True)
+
+
+def test_an_init_container_that_does_not_start_is_named() -> None:
+    document = with_states(pod(inits=1), waiting("PodInitializing"), inits=(waiting("InvalidImageName", "bad"),))
+    assert "init container 'init0'" in failure_of(document).message
+
+
+def test_a_running_pod_tells_when_it_was_scheduled_and_started() -> None:
+    told = seen(with_states(pod(), running(4), phase="Running"))
+    assert told == Observation(
+        Presence.ALIVE,
+        started_at=time(4),
+        phase=Phase.RUNNING,
+        transitions=(Transition(Phase.INITIALIZING, time(1)), Transition(Phase.RUNNING, time(4))),
+    )
+
+
+def test_a_sidecar_in_trouble_does_not_disturb_a_task_that_runs() -> None:
+    told = seen(with_states(pod(sidecars=1), running(), waiting("ImagePullBackOff", "x"), phase="Running"), 1000)
+    assert (told.phase, told.failure) == (Phase.RUNNING, None)
+
+
+def test_a_running_pod_that_is_being_deleted_lives_until_its_end() -> None:
+    told = seen(deleted(with_states(pod(), running(), phase="Running"), 9), 20)
+    assert (told.presence, told.phase, told.failure) == (Presence.ALIVE, Phase.RUNNING, None)
+
+
+def test_a_pod_whose_node_is_silent_long_after_its_deletion_is_lost() -> None:
+    document = deleted(with_states(pod(), running(), phase="Running"), 300)
+    document = disrupted(document, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", 300)
+    short = kept(document)
+    assert short is not None
+    assert judge(short, now=time(310), settings=SETTINGS).again == 80
+    assert seen(document, 389).presence is Presence.ALIVE
+    told = seen(document, 390)
+    assert told.presence is Presence.VANISHED
+    assert told.failure is not None
+    assert (told.failure.kind, told.failure.code) == (ErrorKind.SYSTEM, "NodeLost")
+    assert "node-1" in told.failure.message
+    assert "NoExecute" in told.failure.message
+
+
+def test_a_pod_in_phase_unknown_says_that_its_node_is_silent() -> None:
+    told = seen(with_states(pod(), running(), phase="Unknown"))
+    assert told.presence is Presence.ALIVE
+    assert told.reason == "node node-1 does not answer"
+
+
+def test_a_pod_that_succeeded_tells_its_times_and_no_failure() -> None:
+    told = seen(finished(terminated(0), phase="Succeeded"))
+    assert told.presence is Presence.EXITED
+    assert told.failure is None
+    assert told.exit == Exit(0, time(5), time(8))
+    assert told.started_at == time(5)
+    assert told.transitions == (Transition(Phase.INITIALIZING, time(1)), Transition(Phase.RUNNING, time(5)))
+
+
+def test_a_succeeded_pod_of_which_nothing_more_is_told_is_a_success() -> None:
+    document = scheduled(pod())
+    document["status"]["phase"] = "Succeeded"
+    told = seen(document, 12)
+    assert (told.exit, told.failure) == (Exit(0, time(12), time(12)), None)
+
+
+@pytest.mark.parametrize(("code", "expected"), [(1, 1), (2, 2), (127, 127), (255, 255), (139, -11), (143, -15)])
+def test_a_plain_exit_is_told_by_its_code_alone(code: int, expected: int) -> None:
+    told = seen(finished(terminated(code, message="the end of its log")))
+    assert told.failure is None
+    assert told.exit == Exit(expected, time(5), time(8), detail="the end of its log")
+
+
+@pytest.mark.parametrize("code", [137, 0, 1])
+def test_a_container_short_of_memory_is_the_users_failure_even_if_it_ended_well(code: int) -> None:
+    document = finished(terminated(code, "OOMKilled"), phase="Failed" if code else "Succeeded")
+    failure = failure_of(document)
+    assert (failure.kind, failure.code, failure.recoverable) == (ErrorKind.USER, "OOM", True)
+    assert "500Mi" in failure.message
+
+
+def test_without_a_limit_the_node_had_no_more_memory() -> None:
+    document = finished(terminated(137, "OOMKilled"))
+    del document["spec"]["containers"][0]["resources"]
+    assert "node node-1 had no more" in failure_of(document).message
+
+
+def test_a_task_over_its_deadline_timed_out() -> None:
+    message = "Pod was active on the node longer than the specified deadline"
+    for state in (terminated(137), terminated(143), running()):
+        told = seen(finished(state, reason="DeadlineExceeded", message=message))
+        assert told.failure is None
+        assert told.exit is not None
+        assert told.exit.reason is StopReason.TIMEOUT
+        assert told.exit.detail == message
+    never = seen(finished(waiting("ImagePullBackOff"), reason="DeadlineExceeded", message=message))
+    assert never.exit is not None
+    assert never.exit.reason is StopReason.TIMEOUT
+
+
+def test_a_task_that_ended_well_before_the_pod_was_over_its_deadline_succeeded() -> None:
+    told = seen(finished(terminated(0), reason="DeadlineExceeded"))
+    assert (told.failure, told.exit) == (None, Exit(0, time(5), time(8)))
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "kind", "code"),
+    [
+        (
+            "Evicted",
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 60Mi. Container main was "
+            "using 900Mi, request is 100Mi, has larger consumption of memory. ",
+            ErrorKind.SYSTEM,
+            "Evicted",
+        ),
+        (
+            "Evicted",
+            "The node was low on resource: ephemeral-storage. Container main was using 9Gi, request is 0",
+            ErrorKind.SYSTEM,
+            "Evicted",
+        ),
+        ("Evicted", "The node had condition: [DiskPressure]. ", ErrorKind.SYSTEM, "Evicted"),
+        (
+            "Evicted",
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+            ErrorKind.USER,
+            "EphemeralStorageExceeded",
+        ),
+        (
+            "Evicted",
+            'Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". ',
+            ErrorKind.USER,
+            "EphemeralStorageExceeded",
+        ),
+        ("NodeShutdown", "Pod was terminated in response to imminent node shutdown.", ErrorKind.SYSTEM, "Interrupted"),
+        ("Terminated", "Pod was terminated in response to imminent node shutdown.", ErrorKind.SYSTEM, "Interrupted"),
+        ("Shutdown", "Node is shutting down", ErrorKind.SYSTEM, "Interrupted"),
+        ("NodeAffinity", "Predicate NodeAffinity failed", ErrorKind.SYSTEM, "Interrupted"),
+        ("NodeLost", "Node node-1 which was running pod is unresponsive", ErrorKind.SYSTEM, "Interrupted"),
+        ("OutOfcpu", "Node didn't have enough resource: cpu, requested: 2000", ErrorKind.SYSTEM, "Interrupted"),
+        ("UnexpectedAdmissionError", "Allocate failed due to no devices", ErrorKind.SYSTEM, "Interrupted"),
+        ("Preempting", "Preempted in order to admit critical pod", ErrorKind.SYSTEM, "Interrupted"),
+        ("UnknownError", "", ErrorKind.SYSTEM, "Interrupted"),
+    ],
+)
+@pytest.mark.parametrize("state", [waiting("ContainerCreating"), terminated(137), terminated(143), terminated(1)])
+def test_a_pod_that_was_taken_away_is_the_systems_failure_unless_its_own_limit_was_hit(
+    reason: str, message: str, kind: ErrorKind, code: str, state: Document
+) -> None:
+    failure = failure_of(finished(state, reason=reason, message=message))
+    assert (failure.kind, failure.code, failure.recoverable) == (kind, code, True)
+    assert message.strip() in failure.message
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "PreemptionByScheduler",
+        "DeletionByTaintManager",
+        "EvictionByEvictionAPI",
+        "DeletionByPodGC",
+        "TerminationByKubelet",
+    ],
+)
+def test_a_disrupted_pod_is_the_systems_failure(reason: str) -> None:
+    document = disrupted(deleted(finished(terminated(143)), 7), reason, "it had to make room", 7)
+    failure = failure_of(document)
+    assert (failure.kind, failure.code) == (ErrorKind.SYSTEM, "Interrupted")
+    assert reason in failure.message
+    assert "it had to make room" in failure.message
+
+
+def test_a_task_that_failed_before_the_disruption_failed_by_itself() -> None:
+    document = disrupted(finished(terminated(1, end=8)), "DeletionByPodGC", "too many", 50)
+    assert seen(document, 60).failure is None
+    assert exit_of(document, 60).code == 1
+
+
+def test_an_evicted_pod_whose_task_had_ended_well_succeeded() -> None:
+    assert seen(finished(terminated(0), reason="Evicted", message="The node was low on resource")).failure is None
+
+
+def test_a_killed_primary_container_was_interrupted() -> None:
+    failure = failure_of(finished(terminated(137)))
+    assert (failure.kind, failure.code, failure.recoverable) == (ErrorKind.SYSTEM, "Interrupted", True)
+    assert exit_of(finished(terminated(137))).code == -9
+
+
+@pytest.mark.parametrize("reason", ["ContainerStatusUnknown", "UnknownError"])
+def test_an_end_that_the_kubelet_does_not_know_was_an_interruption(reason: str) -> None:
+    words = "The container could not be located when the pod was terminated"
+    told = seen(finished(terminated(137, reason, message=words, start=None, end=None)))
+    assert told.exit is None
+    assert told.failure is not None
+    assert (told.failure.kind, told.failure.code) == (ErrorKind.SYSTEM, "Interrupted")
+    assert words in told.failure.message
+
+
+@pytest.mark.parametrize("reason", ["StartError", "ContainerCannotRun"])
+def test_a_program_that_the_image_lacks_is_the_users_failure_for_good(reason: str) -> None:
+    words = 'exec: "a0": executable file not found in $PATH: unknown'
+    told = seen(finished(terminated(128, reason, message=words, start=None)))
+    assert told.exit is None
+    assert told.transitions == (Transition(Phase.INITIALIZING, time(1)),)
+    assert told.failure is not None
+    assert (told.failure.kind, told.failure.code, told.failure.recoverable) == (ErrorKind.USER, reason, False)
+    assert words in told.failure.message
+
+
+def test_a_container_that_the_runtime_could_not_start_is_the_systems_failure() -> None:
+    failure = failure_of(finished(terminated(128, "StartError", message="cgroup: no space left", start=None)))
+    assert (failure.kind, failure.code, failure.recoverable) == (ErrorKind.SYSTEM, "StartError", True)
+
+
+def test_an_init_container_that_fails_is_the_users_failure() -> None:
+    document = with_states(
+        pod(inits=2),
+        waiting("PodInitializing"),
+        inits=(terminated(0), terminated(3, message="no route")),
+        phase="Failed",
+    )
+    told = seen(document)
+    assert (told.presence, told.exit) == (Presence.EXITED, None)
+    assert told.failure is not None
+    assert (told.failure.kind, told.failure.code) == (ErrorKind.USER, "InitContainerFailed")
+    assert "'init1'" in told.failure.message
+    assert "exit code 3" in told.failure.message
+    assert "no route" in told.failure.message
+
+
+def test_an_init_container_short_of_memory_or_killed_is_judged_like_the_task() -> None:
+    for reason, code, kind in (("OOMKilled", "OOM", ErrorKind.USER), ("Error", "Interrupted", ErrorKind.SYSTEM)):
+        document = with_states(
+            pod(inits=1), waiting("PodInitializing"), inits=(terminated(137, reason),), phase="Failed"
+        )
+        failure = failure_of(document)
+        assert (failure.kind, failure.code) == (kind, code)
+        assert "'init0'" in failure.message
+
+
+def test_a_task_that_ended_while_its_sidecars_run_has_ended() -> None:
+    document = with_states(pod(sidecars=2), terminated(0), running(), running(), phase="Running")
+    told = seen(document)
+    assert (told.presence, told.exit, told.failure) == (Presence.EXITED, Exit(0, time(5), time(8)), None)
+    short = kept(document)
+    assert short is not None
+    assert short.over
+    assert not short.all_over
+
+
+def test_a_sidecar_that_failed_does_not_fail_a_task_that_ended_well() -> None:
+    told = seen(with_states(pod(sidecars=1), terminated(0), terminated(1), phase="Failed"))
+    assert (told.exit, told.failure) == (Exit(0, time(5), time(8)), None)
+
+
+def test_a_native_sidecar_is_no_init_container_to_wait_for_or_to_blame() -> None:
+    document = pod(inits=1)
+    document["spec"]["initContainers"][0]["restartPolicy"] = "Always"
+    assert seen(with_states(document, waiting("ContainerCreating"), inits=(running(),))).reason == "ContainerCreating"
+    ended = with_states(document, terminated(1), inits=(terminated(137),), phase="Failed")
+    assert (exit_of(ended).code, seen(ended).failure) == (1, None)
+
+
+def test_a_task_whose_pod_was_deleted_under_it_was_deleted_from_outside() -> None:
+    for code in (143, 1):
+        failure = failure_of(deleted(finished(terminated(code, end=8)), 6))
+        assert (failure.kind, failure.code) == (ErrorKind.SYSTEM, "ResourceDeletedExternally")
+        assert "r1-a0-0" in failure.message
+
+
+def test_a_pod_deleted_after_its_end_tells_its_end() -> None:
+    assert seen(deleted(finished(terminated(1, end=8)), 9)).failure is None
+    assert seen(deleted(finished(terminated(0, end=8), phase="Succeeded"), 6)).failure is None
+
+
+def test_a_failed_pod_that_says_nothing_was_interrupted() -> None:
+    document = scheduled(pod())
+    document["status"] |= {"phase": "Failed", "message": "something odd"}
+    told = seen(document)
+    assert told.exit is None
+    assert told.failure is not None
+    assert (told.failure.kind, told.failure.code) == (ErrorKind.SYSTEM, "Interrupted")
+    assert "something odd" in told.failure.message
+
+
+def test_without_an_annotation_the_first_container_is_the_primary_one() -> None:
+    document = with_states(pod(sidecars=1), terminated(4), running(), phase="Running")
+    document["metadata"]["annotations"] = None
+    assert exit_of(document).code == 4
+    document["metadata"]["annotations"] = {"primary_container_name": "side0"}
+    assert seen(document).presence is Presence.ALIVE
+
+
+def test_versions_and_readiness_are_no_change() -> None:
+    before = with_states(pod(), running(), phase="Running")
+    after = with_states(pod(), running(), phase="Running")
+    after["metadata"]["resourceVersion"] = "200"
+    after["status"]["conditions"] = [
+        statuses.condition("PodScheduled", True, 1),
+        statuses.condition("ContainersReady", False, 7, reason="ContainersNotReady"),
+    ]
+    assert kept(before) == kept(after)
+    assert kept(before) != kept(deleted(after, 9))
+    assert kept(before) != kept(with_states(pod(), terminated(0), phase="Running"))
+
+
+def test_a_very_long_message_is_cut() -> None:
+    told = seen(unscheduled(pod(), "x" * 100_000))
+    assert len(told.reason) < 3000
