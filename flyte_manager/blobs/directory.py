@@ -23,29 +23,17 @@ from io import FileIO
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from flyte_manager.domain.errors import Exists, Invalid, TooLarge, Unavailable
+from flyte_manager.blobs.paths import BadPath, ObjectTooLarge, OutsideStore, checked_path
+from flyte_manager.domain.errors import Exists, Invalid, Unavailable
 
 INCOMING = ".incoming"
 PIECE = 1 << 20
 """Bytes that are read or written at once."""
 
-LONGEST_NAME = 255
 LONGEST_PATH = 3000
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class OutsideStore(Invalid):
-    """{uri!r} lies outside this manager's store {root}: nothing there is read or written for clients."""
-
-
-class BadPath(Invalid):
-    """{path!r} is not a path for an object: {problem}."""
-
-
-class ObjectTooLarge(TooLarge):
-    """{uri} holds more than the {limit} bytes that are allowed."""
 
 
 class WrongContent(Invalid):
@@ -108,9 +96,7 @@ class Directory:
 
     def join(self, *parts: str) -> str:
         """The uri of the object at this path; a part may hold several segments. Raises BadPath."""
-        path = "/".join(parts)
-        for segment in path.split("/"):
-            _check_segment(segment, path)
+        path = checked_path(*parts)
         if len(path) > LONGEST_PATH:
             raise BadPath(path=path[:60], problem=f"it is longer than {LONGEST_PATH} characters")
         return f"{self._root}/{path}"
@@ -263,12 +249,3 @@ def _new_md5() -> "hashlib._Hash":
 def _md5(path: str) -> bytes:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, _new_md5).digest()
-
-
-def _check_segment(segment: str, path: str) -> None:
-    if segment in ("", ".", ".."):
-        raise BadPath(path=path[:200], problem="an empty part, . and .. are not allowed in it")
-    if any(letter < " " or letter == "\x7f" for letter in segment):
-        raise BadPath(path=path[:200], problem="it holds control characters")
-    if len(segment.encode(errors="replace")) > LONGEST_NAME:
-        raise BadPath(path=path[:60], problem=f"a part of it is longer than {LONGEST_NAME} bytes")

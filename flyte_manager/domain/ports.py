@@ -110,7 +110,7 @@ class Links(Protocol):
     """Makes the URLs by which clients, who have no way into the store, put and get single objects.
 
     `lifetime`: None = the default; `host`: host and port by which the client reached this manager. Raises an Invalid
-    refusal for a lifetime that isn't possible, and for a uri that lies outside the store.
+    refusal for a lifetime that isn't possible. A uri outside the store is refused, at the latest when the URL is used.
     """
 
     async def upload(self, uri: str, *, md5: bytes, limit: int, lifetime: timedelta | None, host: str) -> SignedUrl:

@@ -1,20 +1,35 @@
 """What every implementation of ports.Blobs does. A new one is added to `STORES`."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flyte_manager.blobs.directory import Directory
+from flyte_manager.blobs.object_store import ObjectStore
+from flyte_manager.blobs.providers import Options
 from flyte_manager.domain.errors import Invalid, TooLarge
 from flyte_manager.domain.ports import Blobs
+from tests.fakes.clock import FakeClock
+from tests.s3 import S3Server
 
-STORES: dict[str, Callable[[Path], Blobs]] = {"directory": lambda folder: Directory(folder / "store")}
+
+def directory(request: pytest.FixtureRequest, folder: Path) -> Blobs:  # noqa: ARG001
+    return Directory(folder / "store")
+
+
+def object_store(request: pytest.FixtureRequest, folder: Path) -> Blobs:
+    """A prefix of its own on a real S3 server."""
+    s3: S3Server = request.getfixturevalue("s3")
+    options = Options(endpoint=s3.endpoint, access_key_id=s3.access_key, secret_access_key=s3.secret_key)
+    return ObjectStore(f"s3://{s3.bucket}/{folder.name}/deep", options, FakeClock())
+
+
+STORES = {"directory": directory, "object store": object_store}
 
 
 @pytest.fixture(params=STORES)
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    return STORES[request.param](tmp_path)
+    return STORES[request.param](request, tmp_path)
 
 
 async def test_what_is_written_is_read_and_written_over(blobs: Blobs) -> None:

@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import httpx
 import pytest
 
-from flyte_manager.blobs.directory import INCOMING, OutsideStore
+from flyte_manager.blobs.directory import INCOMING
+from flyte_manager.blobs.paths import OutsideStore
 from flyte_manager.blobs.signed import Grant, Signer
 from flyte_manager.domain.errors import Invalid
 from tests.unit.rpc.serving import eventually, raw

@@ -11,13 +11,12 @@ import pytest
 
 from flyte_manager.blobs.directory import (
     INCOMING,
-    BadPath,
     Directory,
     DiskFull,
     ObjectDiffers,
-    ObjectTooLarge,
     WrongContent,
 )
+from flyte_manager.blobs.paths import BadPath, ObjectTooLarge
 
 CONTENT = os.urandom(2_500_000)
 MD5 = hashlib.md5(CONTENT).digest()
