@@ -1,7 +1,8 @@
 """The store as a bucket, or a prefix in one: S3 and compatible stores, GCS, Azure. A uri is what the SDK opens.
 
 Every object is written by one PUT, which stores make whole or not at all. Nothing here blocks: obstore does its work in
-threads of its own. Failed requests are tried again for half a minute; then the refusal says who was refused what.
+threads of its own. Failed requests are tried again for some seconds; then a refusal says what is wrong, and the caller
+may try later.
 
 Clients get presigned URLs, which the store serves by itself: MD5 and size of an upload aren't part of the signature.
 A store checks Content-MD5 where the client sends it, as the SDK does; the size is not limited, and whoever has the URL

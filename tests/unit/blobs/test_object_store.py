@@ -240,7 +240,9 @@ async def test_a_store_that_hangs_is_not_waited_for() -> None:
         await store.probe()
 
 
-async def test_a_store_that_is_away_for_a_moment_is_waited_for() -> None:
+async def test_a_store_that_is_away_for_a_moment_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = {"max_retries": 100, "retry_timeout": timedelta(seconds=60)}
+    monkeypatch.setattr(providers, "RETRIES", patient | {"backoff": {"max_backoff": timedelta(seconds=0.5)}})
     with S3Server() as own:
         store = ObjectStore(f"s3://{own.bucket}", options_of(own), FakeClock())
         await store.write(store.join("object"), b"x")
