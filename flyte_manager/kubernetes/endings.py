@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flyte_manager.domain.attempts import ErrorKind, Exit, Failure, StopReason
+from flyte_manager.kubernetes.data_files import DOWNLOADER, UPLOADER
 from flyte_manager.kubernetes.pod_status import Container, Pod, State
 
 SIGKILL = 9
@@ -42,7 +43,7 @@ class Ending:
 def ending(pod: Pod, now: datetime) -> Ending:
     """Of a pod that is over."""
     ended = _culprit(pod)
-    exit_ = _exit(pod, now)
+    exit_ = _exit(pod, now) if ended is pod.main else _helper_exit(ended)
     for explain in (_out_of_memory, _well, _too_long, _taken_away, _deleted, _broken):
         found = explain(pod, ended)
         if found is not None:
@@ -59,16 +60,18 @@ _Explain = Callable[[Pod, Container], _Found | None]
 
 
 def _culprit(pod: Pod) -> Container:
-    """The container whose end ended the pod: an init container that failed, else the primary one."""
+    """The container whose end ended the attempt: an init container or the uploader that failed, else the primary."""
     for container in pod.containers:
         if container.init and not container.sidecar and container.state is State.TERMINATED and container.code:
             return container
-    return pod.main
+    main, uploader = pod.main, pod.uploader
+    failed = uploader and uploader.state is State.TERMINATED and uploader.code
+    return uploader if uploader and failed and main.state is State.TERMINATED and main.code == 0 else main
 
 
 def _exit(pod: Pod, now: datetime) -> Exit | None:
-    main = pod.main
-    ended_at = main.ended_at or now
+    main, uploader = pod.main, pod.uploader
+    ended_at = max((each.ended_at for each in (main, uploader) if each and each.ended_at), default=now)
     started_at = min(main.started_at or ended_at, ended_at)
     well = main.code == 0 and (main.state is State.TERMINATED or pod.phase == "Succeeded")
     if pod.reason == "DeadlineExceeded" and not well:
@@ -77,6 +80,14 @@ def _exit(pod: Pod, now: datetime) -> Exit | None:
     if not ran and not well:
         return None
     return Exit(process_code(main.code), started_at, ended_at, detail=main.message)
+
+
+def _helper_exit(ended: Container) -> Exit | None:
+    """Of one of Flyte's own helpers, which tell in `error.pb` why, as the task does."""
+    if ended.name not in (UPLOADER, DOWNLOADER) or not ended.started_at or not ended.ended_at:
+        return None
+    detail = f"{_name(ended)}: {ended.message}" if ended.message else _name(ended)
+    return Exit(process_code(ended.code), ended.started_at, ended.ended_at, detail=detail)
 
 
 def process_code(code: int) -> int:
@@ -158,7 +169,7 @@ def _broken(pod: Pod, ended: Container) -> _Found | None:
     if process_code(ended.code) == -SIGKILL:
         message = f"{_name(ended)} was killed on node {pod.node}, not for its memory limit and not by this manager"
         return _Found(_interrupted(message))
-    if ended.init:
+    if ended.init and ended.name not in (UPLOADER, DOWNLOADER):
         message = f"{_name(ended)} ended with exit code {ended.code}: {words}; see its log"
         return _Found(Failure(ErrorKind.USER, "InitContainerFailed", message))
     return None

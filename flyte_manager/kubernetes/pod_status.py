@@ -12,6 +12,7 @@ from typing import Any
 
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.kubernetes import labels
+from flyte_manager.kubernetes.data_files import UPLOADER
 
 LONGEST_MESSAGE = 2000
 
@@ -63,7 +64,7 @@ class Pod:
     created_at: datetime
     phase: str
     primary: str
-    """name of the container whose end is the attempt's end"""
+    """name of the container that runs the task"""
     containers: tuple[Container, ...]
     """init containers first, in order; those that the kubelet has not told of too"""
     node: str = ""
@@ -89,9 +90,24 @@ class Pod:
         return Container(self.primary)
 
     @property
+    def uploader(self) -> Container | None:
+        """The helper whose end is the end of an attempt whose program ended well."""
+        return next((each for each in self.containers if each.init and each.name == UPLOADER), None)
+
+    @property
     def over(self) -> bool:
-        """Whether the primary container has ended, or never will start."""
-        return self.phase in ("Succeeded", "Failed") or self.main.state is State.TERMINATED
+        """Whether the attempt has ended, whatever containers still run, or never will start."""
+        if self.phase in ("Succeeded", "Failed"):
+            return True
+        main, uploader = self.main, self.uploader
+        ended = main.state is State.TERMINATED
+        return ended and (main.code != 0 or uploader is None or uploader.state is State.TERMINATED)
+
+    @property
+    def held_up(self) -> bool:
+        """Whether the uploader waits for containers that nobody ends: it begins when all others have ended."""
+        running = (each.state is not State.TERMINATED for each in self.containers if not each.init)
+        return not self.over and self.main.state is State.TERMINATED and any(running)
 
     @property
     def all_over(self) -> bool:

@@ -4,7 +4,8 @@
     scheduled     ─▶ INITIALIZING                       with the kubelet's words; what can't get better, or did not for
                                                         a while, is a failure of a pod that is alive: it must be stopped
     primary runs  ─▶ RUNNING                            deleted or not, until it has ended
-    primary ended ─▶ EXITED                             whatever its sidecars do; `endings.py` says why
+    primary ended ─▶ EXITED                             whatever its sidecars do, but for the uploader of its results;
+                                                        `endings.py` says why
     node silent   ─▶ VANISHED                           some time after the pod should have been gone
 
 Init containers come before the others: these can't start before those have ended.
@@ -111,7 +112,7 @@ def judge(pod: Pod, *, now: datetime, settings: VerdictSettings) -> Judgement:
 
 def _alive(pod: Pod, now: datetime, settings: VerdictSettings) -> Judgement:
     main = pod.main
-    if main.state is State.RUNNING:
+    if main.state in (State.RUNNING, State.TERMINATED):
         reason = f"node {pod.node} does not answer" if pod.phase == "Unknown" else ""
         return Judgement(
             Observation(Presence.ALIVE, started_at=main.started_at, reason=reason, transitions=tuple(_transitions(pod)))

@@ -445,6 +445,47 @@ def test_a_native_sidecar_is_no_init_container_to_wait_for_or_to_blame() -> None
     assert (exit_of(ended).code, seen(ended).failure) == (1, None)
 
 
+def with_uploader(main: Document, uploader: Document, *sides: Document, phase: str = "Running") -> Document:
+    document = pod(inits=1, sidecars=len(sides))
+    document["spec"]["initContainers"][0] |= {"name": "flyte-upload", "restartPolicy": "Always"}
+    return with_states(document, main, *sides, inits=(uploader,), phase=phase)
+
+
+def test_an_attempt_whose_results_are_being_uploaded_still_runs() -> None:
+    document = with_uploader(terminated(0), running(3))
+    told = seen(document)
+    assert (told.presence, told.phase, told.failure) == (Presence.ALIVE, Phase.RUNNING, None)
+    ended = seen(with_uploader(terminated(0), terminated(0, start=3, end=20), phase="Succeeded"))
+    assert (ended.exit, ended.failure) == (Exit(0, time(5), time(20)), None)
+
+
+def test_the_uploader_of_a_program_that_failed_is_not_waited_for() -> None:
+    assert exit_of(with_uploader(terminated(3), running(3))).code == 3
+
+
+def test_an_uploader_that_waits_for_sidecars_is_held_up() -> None:
+    held = kept(with_uploader(terminated(0), running(3), running(4)))
+    free = kept(with_uploader(terminated(0), running(3), terminated(0)))
+    assert held is not None
+    assert held.held_up
+    assert free is not None
+    assert not free.held_up
+
+
+@pytest.mark.parametrize("helper", ["flyte-upload", "flyte-download"])
+def test_a_helper_that_failed_tells_why_in_its_error_file_as_the_task_does(helper: str) -> None:
+    if helper == "flyte-upload":
+        document = with_uploader(terminated(0), terminated(1, start=3, end=20, message="no bucket"), phase="Succeeded")
+    else:
+        document = pod(inits=1)
+        document["spec"]["initContainers"][0]["name"] = helper
+        failed = terminated(1, start=3, end=20, message="no bucket")
+        document = with_states(document, waiting("PodInitializing"), inits=(failed,), phase="Failed")
+    told = seen(document, 30)
+    detail = f"init container '{helper}': no bucket"
+    assert (told.failure, told.exit) == (None, Exit(1, time(3), time(20), detail=detail))
+
+
 def test_a_task_whose_pod_was_deleted_under_it_was_deleted_from_outside() -> None:
     for code in (143, 1):
         failure = failure_of(deleted(finished(terminated(code, end=8)), 6))
