@@ -10,10 +10,10 @@ PREFIX ?= $(HOME)/.local
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test check bench clean install lock
+.PHONY: help build run demo test test-kubernetes check bench clean install lock
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: bin/flyte-manager $(VENV)/.compiled ## make bin/flyte-manager, with all that it needs, in .venv
 
@@ -23,8 +23,13 @@ run: build ## start the manager with config.yaml
 demo: build ## start a manager on free ports, run an example through the SDK, show its timeline, stop
 	@exec $(PY) -m demo
 
-test: build ## run all tests but the measurements
-	@exec $(PY) -m pytest -m "not bench"
+test: build ## run all tests that need no cluster
+	@exec $(PY) -m pytest -m "not bench and not kubernetes"
+
+# The first time builds Kubernetes, which takes minutes: here, where it can be seen, and not within a test.
+test-kubernetes: build ## run the tests on Kubernetes: the cluster of KUBECONFIG, else a real one that they start
+	@[ -n "$$KUBECONFIG" ] || $(PY) -m tests.cluster build
+	@exec $(PY) -m pytest tests/kubernetes -m kubernetes
 
 check: build ## formatting, lint, types, import contract, documentation
 	$(VENV)/bin/ruff format --check $(CHECKED)
