@@ -51,7 +51,7 @@ class Instant(Processes):
             seconds = float(word.removeprefix("for:")) if word.startswith("for:") else 0.0
             asyncio.get_running_loop().call_later(seconds, self._end, launch.attempt, 0)
 
-    async def observe(self, attempt: AttemptId) -> Observation:
+    async def observe(self, attempt: AttemptId, *, begun: bool = False) -> Observation:  # noqa: ARG002
         return self._seen.get(attempt, ABSENT)
 
     async def stop(self, attempt: AttemptId) -> None:

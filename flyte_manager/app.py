@@ -3,18 +3,16 @@
 store ─▶ ledger, reader ─▶ services ─▶ rpc: the three ports
              │                 ▲
              ▼                 │ rows, wake-ups
-         executor ─▶ processes (zygote, shepherds)
+         executor ─▶ a world: embedded (processes) or cluster (pods)
 """
 
 import asyncio
 import logging
 import os
 import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,15 +29,12 @@ from flyteidl2.workflow.queue_service_connect import QueueServiceASGIApplication
 from flyteidl2.workflow.run_service_connect import RunServiceASGIApplication
 from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
 
-from flyte_manager import __version__
+from flyte_manager import __version__, embedded
 from flyte_manager.banner import Endpoint, Facts, banner
-from flyte_manager.blobs.directory import Directory
-from flyte_manager.blobs.keys import load_key
-from flyte_manager.blobs.signed import SignedLinks, Signer
 from flyte_manager.config import Settings
 from flyte_manager.domain.actions import Action
+from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.ids import ActionId
-from flyte_manager.executor.admission import Admission
 from flyte_manager.executor.controller import Controller
 from flyte_manager.executor.launching import Launching
 from flyte_manager.executor.outcome import Outcomes
@@ -49,9 +44,6 @@ from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.ledger.watch import Reader
-from flyte_manager.processes.environment import Interpreter, find_interpreter, listed_environment
-from flyte_manager.processes.runtime import Processes
-from flyte_manager.rpc.blobs import BlobRoutes
 from flyte_manager.rpc.edge import ConnectApp, Edge, connect_app
 from flyte_manager.rpc.gate import Gate
 from flyte_manager.rpc.routes import build_app
@@ -71,7 +63,7 @@ from flyte_manager.services.secret import SecretService
 from flyte_manager.services.state import StateService
 from flyte_manager.services.task import TaskService
 from flyte_manager.store.engine import Database
-from flyte_manager.store.vault import Vault
+from flyte_manager.worlds import Middle, Parts
 
 log = logging.getLogger(__name__)
 
@@ -84,19 +76,6 @@ ABORT_CHECKS = 70
 """a little longer than the grace period that tasks get"""
 
 
-@dataclass(frozen=True, slots=True)
-class Middle:
-    """What services and executor share."""
-
-    database: Database
-    ledger: Ledger
-    reader: Reader
-    projects: Projects
-    blobs: Directory
-    vault: Vault
-    signer: Signer
-
-
 def serve(settings: Settings) -> int:
     """Runs the manager until it is told to stop; the exit code. Raises a Refusal when it can't start."""
     return run(_serve(settings, started=_process_start()))
@@ -107,93 +86,86 @@ async def _serve(settings: Settings, *, started: float) -> int:
     async with AsyncExitStack() as stack:
         database = Database.open(settings.database.sqlite.file, clock=_now)
         stack.callback(database.close)
-        folder = _instance_folder(settings, database)
-        middle = _middle(database, folder)
-        await middle.projects.seed()
-        interpreter = await asyncio.to_thread(
-            find_interpreter, settings.embedded.python or None, os.environ, Path(sys.executable)
-        )
         controller: Controller[ActionId]
-        processes = Processes(
-            root=folder / "attempts",
-            python=interpreter.python,
-            base_env=listed_environment(os.environ, settings.embedded.pass_env),
-            wake=lambda attempt: controller.enqueue(attempt.action),
-            warm=settings.embedded.warm,
-            clock=_now,
-        )
+        middle = _middle(settings, database, wake=lambda action: controller.enqueue(action))
+        await middle.projects.seed()
+        parts = await embedded.build(settings, middle, why="tasks run as processes of this machine", stack=stack)
         stopping = asyncio.Event()
-        servers = Servers(_listeners(settings, middle, processes, stopping), stopping=stopping)
+        servers = Servers(_listeners(settings, middle, parts, stopping), stopping=stopping)
         await servers.start()
         stack.push_async_callback(servers.stop)
-        endpoint = _task_endpoint(settings, servers)
-        controller = _executor(settings, middle, processes, interpreter=interpreter, endpoint=endpoint)
-        stack.push_async_callback(processes.stop_serving)
-        await processes.start()
-        for attempt in await processes.alive():
-            controller.enqueue(attempt.action)
-        operator = asyncio.create_task(controller.run(), name="executor")
+        api = Endpoint(settings.manager.runs_service.host, servers.port_of("runs"))
+        controller = _executor(middle, parts, endpoint=parts.endpoint(api))
+        for action in await parts.start():
+            controller.enqueue(action)
+        operator = asyncio.create_task(_operate(controller, parts), name="executor")
         stack.push_async_callback(_cancelled, operator)
-        print(banner(_facts(settings, servers, interpreter, processes, folder, started)), flush=True)
-        await interrupts.until_stopped(operator, middle, processes)
-        # streams and unary calls end before the zygote and the executor do
+        print(banner(_facts(settings, servers, middle, parts, started)), flush=True)
+        await interrupts.until_stopped(operator, middle, parts)
+        # streams and unary calls end before the world and the executor do
         await servers.stop()
     return 0
 
 
-def _middle(database: Database, folder: Path) -> Middle:
+def _middle(settings: Settings, database: Database, *, wake: Callable[[ActionId], None]) -> Middle:
     wakeups = Wakeups()
     return Middle(
         database=database,
         ledger=Ledger(database, wakeups, _now),
         reader=Reader(database, wakeups),
         projects=Projects(database, _now, create_on_write=True),
-        blobs=Directory(folder / "blobs"),
-        vault=Vault(database, load_key(folder / "secrets.key"), _now),
-        signer=Signer(load_key(folder / "urls.key"), _now),
+        folder=_instance_folder(settings, database),
+        wake=wake,
+        clock=_now,
     )
 
 
-def _executor(
-    settings: Settings, middle: Middle, processes: Processes, *, interpreter: Interpreter, endpoint: str
-) -> Controller[ActionId]:
-    admission = Admission(
-        cpu=settings.embedded.cpu or float(len(os.sched_getaffinity(0))),
-        memory=settings.embedded.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        wake=lambda action: controller.enqueue(action),
-    )
-    python = str(interpreter.python)
+def _executor(middle: Middle, parts: Parts, *, endpoint: str) -> Controller[ActionId]:
     reconciler = Reconciler(
         reader=middle.reader,
         ledger=middle.ledger,
-        runtime=processes,
-        admission=admission,
-        plans=Plans(middle.reader),
-        launching=Launching(middle.vault, endpoint, f"{python} (flyte {interpreter.sdk_version})"),
-        outcomes=Outcomes(middle.blobs, python),
+        runtime=parts.runtime,
+        admission=parts.admission,
+        plans=Plans(middle.reader, parts.world),
+        launching=Launching(
+            secrets=parts.secrets,
+            blobs=parts.blobs,
+            endpoint=endpoint,
+            defaults=parts.defaults,
+            namespace=parts.namespace,
+            interpreter=parts.interpreter,
+        ),
+        outcomes=Outcomes(parts.blobs, parts.advice),
+        resources=parts.resources,
         clock=_now,
     )
     controller = Controller(reconciler.reconcile, reconciler.list_all)
 
     def changed(action: Action) -> None:
-        admission.track(action)
+        parts.admission.track(action)
         controller.enqueue(action.id)
 
     middle.ledger.listen(changed)
     return controller
 
 
-def _listeners(settings: Settings, middle: Middle, processes: Processes, stopping: asyncio.Event) -> Sequence[Listener]:
-    services = _services(middle, processes, Edge(stopping=stopping))
-    blobs = BlobRoutes(middle.signer, middle.blobs).routes()
-    allowed = settings.server.allowed_hosts
+async def _operate(controller: Controller[ActionId], parts: Parts) -> None:
+    """The executor and what its world does beside it; one that ends ends the other."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(parts.watch(), name="world")
+        group.create_task(controller.run(), name="controller")
+
+
+def _listeners(settings: Settings, middle: Middle, parts: Parts, stopping: asyncio.Event) -> Sequence[Listener]:
+    services = _services(middle, parts, Edge(stopping=stopping))
+    allowed = (*settings.server.allowed_hosts, *parts.allowed_hosts)
     runs, queue = settings.manager.runs_service, settings.manager.queue_service
 
     async def ready() -> str | None:
         await middle.database.ping()
-        return None
+        return await parts.ready()
 
-    api = Gate(build_app(services, blobs, ready=ready, aliases=ALIASES), allowed_hosts=allowed)
+    api = Gate(build_app(services, parts.routes, ready=ready, aliases=ALIASES), allowed_hosts=allowed)
     health = Gate(build_app([], ready=ready), allowed_hosts=allowed)
     health_port = settings.manager.executor.health_probe_port
     return [
@@ -203,17 +175,17 @@ def _listeners(settings: Settings, middle: Middle, processes: Processes, stoppin
     ]
 
 
-def _services(middle: Middle, processes: Processes, edge: Edge) -> Sequence[ConnectApp]:
+def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
     reader, ledger, projects = middle.reader, middle.ledger, middle.projects
-    enqueue = Enqueue(ledger, middle.blobs)
+    enqueue = Enqueue(ledger, parts.blobs)
     data = DataProxyService(
         projects=projects,
-        blobs=middle.blobs,
-        links=SignedLinks(middle.signer),
+        blobs=parts.blobs,
+        links=parts.links,
         database=middle.database,
-        logs=processes,
+        logs=parts.logs,
     )
-    orders = RunOrders(reader, projects, middle.blobs)
+    orders = RunOrders(reader, projects, parts.blobs, parts.world)
     user, full_name = os_user()
     return [
         connect_app(
@@ -232,7 +204,7 @@ def _services(middle: Middle, processes: Processes, edge: Edge) -> Sequence[Conn
             edge=edge,
         ),
         connect_app(ProjectServiceASGIApplication, ProjectService(projects, _now), edge=edge),
-        connect_app(SecretServiceASGIApplication, SecretService(projects, middle.vault), edge=edge),
+        connect_app(SecretServiceASGIApplication, SecretService(projects, parts.secrets), edge=edge),
         connect_app(ImageServiceASGIApplication, ImageService(), edge=edge),
         connect_app(IdentityServiceASGIApplication, IdentityService(user, full_name), edge=edge),
         connect_app(AuthMetadataServiceASGIApplication, AuthMetadataService(), edge=edge),
@@ -247,31 +219,21 @@ def _instance_folder(settings: Settings, database: Database) -> Path:
     return folder
 
 
-def _task_endpoint(settings: Settings, servers: Servers) -> str:
-    return Endpoint(settings.manager.runs_service.host, servers.port_of("runs")).authority
-
-
-def _facts(
-    settings: Settings,
-    servers: Servers,
-    interpreter: Interpreter,
-    processes: Processes,
-    folder: Path,
-    started: float,
-) -> Facts:
+def _facts(settings: Settings, servers: Servers, middle: Middle, parts: Parts, started: float) -> Facts:
     runs, queue = settings.manager.runs_service, settings.manager.queue_service
+    world = parts.facts()
     return Facts(
         version=__version__,
         api=Endpoint(runs.host, servers.port_of("runs")),
         queue=Endpoint(queue.host, servers.port_of("queue")),
         health=Endpoint(runs.host, servers.port_of("health")),
         database=settings.database.sqlite.file.absolute(),
-        data_dir=folder,
+        data_dir=middle.folder,
         mode="embedded",
-        why="tasks run as processes of this machine",
-        interpreter=interpreter.python,
-        sdk_version=interpreter.sdk_version,
-        start=processes.warm_status,
+        why=world.why,
+        interpreter=world.interpreter,
+        sdk_version=world.sdk_version,
+        start=world.start,
         seconds=time.time() - started,
         own_config_here=Path("config.yaml").exists(),
     )
@@ -287,21 +249,24 @@ class _Interrupts:
         loop.add_signal_handler(signal.SIGINT, self._interrupted.set)
         loop.add_signal_handler(signal.SIGTERM, self._terminated.set)
 
-    async def until_stopped(self, operator: "asyncio.Task[None]", middle: Middle, processes: Processes) -> None:
+    async def until_stopped(self, operator: "asyncio.Task[None]", middle: Middle, parts: Parts) -> None:
         """Returns when it is time to end; raises what the executor raised."""
         waits = [
             asyncio.create_task(self._terminated.wait(), name="terminated"),
-            asyncio.create_task(self._interrupt(middle, processes), name="interrupted"),
+            asyncio.create_task(self._interrupt(middle, parts), name="interrupted"),
         ]
         done, _ = await asyncio.wait([operator, *waits], return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
         for ended in done:
-            ended.result()
+            try:
+                ended.result()
+            except* Refusal as refusals:
+                raise refusals.exceptions[0] from None
 
-    async def _interrupt(self, middle: Middle, processes: Processes) -> None:
+    async def _interrupt(self, middle: Middle, parts: Parts) -> None:
         await self._interrupted.wait()
-        running = len(await processes.alive())
+        running = await parts.running()
         if not running:
             return
         self._interrupted.clear()
@@ -315,7 +280,7 @@ class _Interrupts:
             return
         await _abort_all(middle)
         for _ in range(ABORT_CHECKS):
-            if not await processes.alive():
+            if not await parts.running():
                 return
             await asyncio.sleep(ABORT_CHECK_SECONDS)
 

@@ -55,6 +55,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Resource:
+    """The object by which an action is seen outside: a TaskAction in Kubernetes."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """One task call, trace or condition inside a run. Its row is the order to run it."""
 
@@ -90,6 +98,8 @@ class Action:
     attempt_revision: int = 0
     """the revision at which the present attempt began"""
     revision: int = 0
+    resource: Resource | None = None
+    """its TaskAction, once one was made"""
 
     @property
     def attempt_id(self) -> AttemptId:

@@ -66,15 +66,6 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """The world's view of one attempt, now."""
-
-    presence: Presence
-    started_at: datetime | None = None
-    exit: Exit | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
     """Something worth telling that happened to an attempt."""
 
@@ -88,6 +79,24 @@ class Event:
 class Transition:
     phase: Phase
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The world's view of one attempt, now."""
+
+    presence: Presence
+    started_at: datetime | None = None
+    exit: Exit | None = None
+    phase: Phase = Phase.RUNNING
+    """how far an ALIVE attempt is: QUEUED, WAITING_FOR_RESOURCES, INITIALIZING or RUNNING"""
+    reason: str = ""
+    """why an ALIVE attempt does not run yet, in the world's words"""
+    failure: Failure | None = None
+    """the world's own verdict; on an ALIVE attempt: it can't go on and must be stopped"""
+    transitions: tuple[Transition, ...] = ()
+    """times that the world tells for phases"""
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

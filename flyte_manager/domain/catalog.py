@@ -1,10 +1,11 @@
 """What users keep beside runs: projects, deployed tasks, secrets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from flyte_manager.domain.actions import TaskName
+from flyte_manager.domain.ids import ProjectId
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,32 @@ class SecretName:
     domain: str = ""
     org: str = field(default="", compare=False)
 
+    @property
+    def scope(self) -> str:
+        """In words: which tasks can see it."""
+        if self.project:
+            return f"{self.project}/{self.domain}"
+        return f"domain {self.domain}" if self.domain else "the scope of all projects"
+
+
+def secret_scopes(scope: ProjectId, key: str) -> Sequence[SecretName]:
+    """The names under which a task of that scope finds a secret; the first that exists is its own."""
+    return SecretName(key, scope.project, scope.domain), SecretName(key, domain=scope.domain), SecretName(key)
+
 
 @dataclass(frozen=True, slots=True)
-class SealedSecret:
-    """A secret as it is stored: encrypted."""
+class KnownSecret:
+    """What may be told of a secret: all but its value."""
 
     id: SecretName
     type: int
-    sealed: bytes
+    """flyteidl2.secret.SecretType"""
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret(KnownSecret):
+    """A secret as it is stored: encrypted."""
+
+    sealed: bytes

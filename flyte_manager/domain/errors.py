@@ -87,6 +87,15 @@ class UnknownTask(Missing):
     `flyte deploy` makes one."""
 
 
+class UnknownSecret(Missing):
+    """secret {name!r} was not found in {scope}: `flyte get secret` lists the secrets, `flyte create secret` makes
+    one."""
+
+
+class SecretExists(Exists):
+    """secret {name!r} exists already in {scope}: delete it first (`flyte delete secret {name}`), or update it."""
+
+
 class RunDiffers(Exists):
     """run {name!r} exists already with another task or other inputs: choose another name, or give none."""
 

@@ -139,7 +139,7 @@ class Do(Enum):
     LAUNCH = "launch"
     STOP = "stop"
     WAIT = "wait"
-    REPORT_RUNNING = "report running"
+    REPORT_PROGRESS = "report progress"
     REPORT_END = "report end"
 
 
@@ -158,11 +158,19 @@ def step(action: Action, seen: Observation, now: datetime) -> Step:
         case Presence.EXITED | Presence.VANISHED:
             return Step(Do.REPORT_END)
         case Presence.ALIVE:
-            return Step(Do.NOTHING if action.phase is Phase.RUNNING else Do.REPORT_RUNNING)
+            if seen.failure is not None:
+                return Step(Do.REPORT_END)
+            return Step(Do.REPORT_PROGRESS if _news(action, seen) else Do.NOTHING)
         case Presence.ABSENT:
             if action.not_before and action.not_before > now:
                 return Step(Do.WAIT, (action.not_before - now).total_seconds())
             return Step(Do.LAUNCH)
+
+
+def _news(action: Action, seen: Observation) -> bool:
+    """Whether an attempt that is alive is further than its row says, or waits for another reason."""
+    known, now = ROAD.index(action.phase), ROAD.index(seen.phase)
+    return now > known or (now == known and seen.reason != action.reason)
 
 
 def _late(attempt: Attempt, told: AttemptReport) -> Change:

@@ -4,8 +4,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from flyte_manager.domain.actions import Budget
+
+
+class World(Enum):
+    """Where attempts run."""
+
+    PROCESSES = "embedded"
+    PODS = "kubernetes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +27,7 @@ class SecretRequest:
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """A task's template, read for running it as a process."""
+    """A task's template, read for running it."""
 
     args: Sequence[str]
     env: Mapping[str, str]
@@ -33,15 +41,18 @@ class TaskPlan:
     """bytes asked for; 0 = not said"""
     memory_limit: int = 0
     """bytes; 0 = no limit"""
-    gpus: str = ""
     image: str = ""
+    template: bytes = b""
+    """flyteidl2.core.TaskTemplate, for a world that runs containers"""
+    interruptible: bool | None = None
+    """None: as the run says"""
     unsupported: str = ""
     """why this manager can't run it, with the cure"""
     not_enforced: Sequence[str] = ()
     """settings that the task carries and that don't take effect yet"""
 
 
-_TEMPLATE = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
+_TEMPLATE = re.compile(r"\{\{\s*\.([\w.]+)\s*\}\}")
 
 
 def fill_in(args: Sequence[str], values: Mapping[str, str]) -> list[str]:

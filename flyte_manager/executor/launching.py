@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from flyte_manager.domain.actions import Action, Run
 from flyte_manager.domain.errors import Unready
 from flyte_manager.domain.ids import ProjectId
-from flyte_manager.domain.ports import Launch, Secrets
+from flyte_manager.domain.ports import Blobs, Launch, Secrets, SecretValue
 from flyte_manager.domain.tasks import SecretRequest, TaskPlan, fill_in
 from flyte_manager.executor.admission import DEFAULT_CPU, DEFAULT_MEMORY
+from flyte_manager.wire.data import input_texts, parse_inputs
 from flyte_manager.wire.plan import RunSettings
 
 
@@ -18,40 +19,54 @@ class SecretMissing(Unready):
     it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launching:
     """What is the same for all attempts. `endpoint` is the host:port at which tasks reach the manager."""
 
     secrets: Secrets
+    blobs: Blobs
     endpoint: str
-    interpreter: str
-    """shown in logs: which Python runs the tasks"""
+    defaults: Mapping[str, str]
+    """variables of this world that a run's own variables may override"""
+    namespace: str = ""
+    """of the pods; empty: there are none"""
+    interpreter: str = ""
+    """shown in logs: which Python runs the tasks, where it is not the image's"""
 
     async def launch(self, action: Action, run: Run, *, plan: TaskPlan, settings: RunSettings) -> Launch:
         """Raises SecretMissing."""
-        values = template_values(action, run, settings)
-        env = {**plan.env, **self._defaults(), **settings.envs, **self._identity(action, run)}
-        files: dict[str, bytes] = {}
+        values = template_values(action, run, settings=settings, namespace=self.namespace)
+        if any(".inputs." in arg for arg in plan.args) or b".inputs." in plan.template:
+            values |= await self._inputs(action)
+        env = {**plan.env, "_U_USE_ACTIONS": "1", **self.defaults, **settings.envs, **self._identity(action, run)}
+        secret_env: dict[str, SecretValue] = {}
+        secret_files: dict[str, SecretValue] = {}
         for secret in plan.secrets:
-            value = await self._reveal(action, secret)
+            value = await self._give(action, secret)
             if secret.env_var:
-                env[secret.env_var] = value.decode(errors="surrogateescape")
+                secret_env[secret.env_var] = value
             else:
-                files[f"{secret.group}/{secret.key}" if secret.group else secret.key] = value
+                secret_files[f"{secret.group}/{secret.key}" if secret.group else secret.key] = value
         return Launch(
             attempt=action.attempt_id,
             args=fill_in(plan.args, values),
             env=env,
-            secret_files=files,
+            secret_env=secret_env,
+            secret_files=secret_files,
             cpu=plan.cpu or DEFAULT_CPU,
             memory=plan.memory or DEFAULT_MEMORY,
             memory_limit=plan.memory_limit,
             notes=self._notes(plan),
+            template=plan.template,
+            values=values,
+            resource=action.resource,
+            labels=settings.labels,
+            annotations=settings.annotations,
+            interruptible=bool(plan.interruptible if settings.interruptible is None else settings.interruptible),
+            service_account=settings.service_account,
+            input_uri=action.input_uri,
+            output_prefix=action.output_prefix(action.attempt),
         )
-
-    def _defaults(self) -> Mapping[str, str]:
-        """What the run's own variables may override."""
-        return {"_U_USE_ACTIONS": "1", "FSSPEC_FILE": '{"auto_mkdir": true}'}
 
     def _identity(self, action: Action, run: Run) -> Mapping[str, str]:
         task = action.task.name
@@ -74,20 +89,28 @@ class Launching:
         }
 
     def _notes(self, plan: TaskPlan) -> tuple[str, ...]:
-        notes = [f"runs in {self.interpreter}; its image is not used: {plan.image or 'none'}"]
+        notes = []
+        if self.interpreter:
+            notes.append(f"runs in {self.interpreter}; its image is not used: {plan.image or 'none'}")
         if plan.not_enforced:
             notes.append(f"{' and '.join(plan.not_enforced)} of this task: not enforced yet by this manager")
         return tuple(notes)
 
-    async def _reveal(self, action: Action, secret: SecretRequest) -> bytes:
+    async def _inputs(self, action: Action) -> Mapping[str, str]:
+        """`inputs.name` -> its value as a text."""
+        found = await self.blobs.read(action.input_uri) if action.input_uri else None
+        texts = input_texts(parse_inputs(found or b"", action.input_uri))
+        return {f"inputs.{name}": text for name, text in texts.items()}
+
+    async def _give(self, action: Action, secret: SecretRequest) -> SecretValue:
         scope = ProjectId(action.id.run.project, action.id.run.domain)
-        value = await self.secrets.reveal(scope, secret.key)
+        value = await self.secrets.give(scope, secret.key)
         if value is None:
             raise SecretMissing(key=secret.key, project=scope.project, domain=scope.domain)
         return value
 
 
-def template_values(action: Action, run: Run, settings: RunSettings) -> dict[str, str]:
+def template_values(action: Action, run: Run, *, settings: RunSettings, namespace: str = "") -> dict[str, str]:
     """Values of the argument templates (sdk-contract.md §3.1, upstream-behaviour.md §2.7)."""
     prefix = action.output_prefix(action.attempt)
     before = action.output_prefix(action.attempt - 1)
@@ -104,9 +127,11 @@ def template_values(action: Action, run: Run, settings: RunSettings) -> dict[str
         "runStartTime": f"{started.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z",
         "perRetryUniqueKey": _unique_key(action),
         "podName": _unique_key(action),
-        "namespace": f"{run.id.project}-{run.id.domain}",
+        "namespace": namespace or f"{run.id.project}-{run.id.domain}",
     }
 
 
 def _unique_key(action: Action) -> str:
-    return f"{action.id.run.name}-{action.id.name}-{action.attempt - 1}"
+    """The name of its pod, where there are pods."""
+    name = action.resource.name if action.resource else f"{action.id.run.name}-{action.id.name}"
+    return f"{name}-{action.attempt - 1}"

@@ -5,6 +5,7 @@ it is written in place.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -32,16 +33,16 @@ _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Reads how attempts ended. `interpreter` is the Python of the tasks, for advice."""
+    """Reads how attempts ended. `advice`: how a package that a task lacks gets there, as a sentence's end."""
 
     blobs: Blobs
-    interpreter: str
+    advice: Callable[[str], str]
 
     async def report(self, action: Action, *, plan: TaskPlan, seen: Observation, now: datetime) -> AttemptReport:
         """The final report of an attempt that is over."""
         prefix = action.output_prefix(action.attempt)
         exited = seen.exit
-        failure = await self._failure(prefix, plan, seen)
+        failure = seen.failure or await self._failure(prefix, plan, seen)
         timed_out = exited is not None and exited.reason is StopReason.TIMEOUT
         phase = Phase.SUCCEEDED if failure is None else Phase.TIMED_OUT if timed_out else Phase.FAILED
         report_uri = f"{prefix}/report.html"
@@ -49,11 +50,12 @@ class Outcomes:
             attempt=action.attempt_id,
             phase=phase,
             at=exited.ended_at if exited else now,
-            transitions=running(exited.started_at) if exited else (),
+            transitions=seen.transitions or (running(exited.started_at) if exited else ()),
             failure=self._with_advice(failure),
             output_uri=prefix,
             report_uri=report_uri if plan.has_report and await self.blobs.exists(report_uri) else "",
             usage=exited.usage if exited else None,
+            events=seen.events,
         )
 
     async def results(self, action: Action, plan: TaskPlan) -> bytes:
@@ -86,11 +88,27 @@ class Outcomes:
         if failure is None or match is None:
             return failure
         package = match[1].partition(".")[0]
-        advice = (
-            f"the tasks run in {self.interpreter}, which lacks it (images are not built here). Add it with "
-            f"`{self.interpreter} -m pip install {package}`, or start the manager in an environment that has it"
+        return replace(failure, message=f"{failure.message}\n\nFlyte Manager: {self.advice(package)}.")
+
+
+def install_into(interpreter: str) -> Callable[[str], str]:
+    """The advice where tasks run in that Python."""
+
+    def advice(package: str) -> str:
+        return (
+            f"the tasks run in {interpreter}, which lacks it (images are not built here). Add it with "
+            f"`{interpreter} -m pip install {package}`, or start the manager in an environment that has it"
         )
-        return replace(failure, message=f"{failure.message}\n\nFlyte Manager: {advice}.")
+
+    return advice
+
+
+def add_to_image(package: str) -> str:
+    """The advice where tasks run in images."""
+    return (
+        f"the task's image lacks it. Name one that has {package}, or add it to the image: "
+        f'flyte.Image.from_debian_base().with_pip_packages("{package}"), built and pushed by the SDK\'s local builder'
+    )
 
 
 def running(started_at: datetime) -> tuple[Transition, ...]:

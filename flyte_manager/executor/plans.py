@@ -4,7 +4,7 @@ from collections import OrderedDict
 from typing import Generic, TypeVar
 
 from flyte_manager.domain.actions import Action, Run
-from flyte_manager.domain.tasks import TaskPlan
+from flyte_manager.domain.tasks import TaskPlan, World
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire.plan import RunSettings, parse_spec, plan, run_settings
 
@@ -16,18 +16,19 @@ V = TypeVar("V")
 class Plans:
     """Reads each spec once."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, world: World) -> None:
         self._reader = reader
+        self._world = world
         self._plans: _Kept[TaskPlan] = _Kept()
         self._settings: _Kept[RunSettings] = _Kept()
 
     async def plan(self, action: Action) -> TaskPlan:
-        """Raises BadQuantity."""
+        """Raises InvalidSpec, BadQuantity."""
         kept = self._plans.get(action.spec_digest)
         if kept is not None:
             return kept
         spec = await self._reader.spec(action.spec_digest)
-        return self._plans.keep(action.spec_digest, plan(parse_spec(spec)))
+        return self._plans.keep(action.spec_digest, plan(parse_spec(spec), self._world))
 
     def settings(self, run: Run) -> RunSettings:
         key = str(run.id)

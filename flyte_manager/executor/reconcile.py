@@ -13,13 +13,14 @@ from flyte_manager.domain.errors import Invalid, Refusal, Unavailable, UnknownAc
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.lifecycle import Do
 from flyte_manager.domain.phases import Kind, Phase
-from flyte_manager.domain.ports import Clock, LaunchRefused, Runtime
+from flyte_manager.domain.ports import Clock, LaunchDelayed, LaunchRefused, Runtime
 from flyte_manager.domain.tasks import TaskPlan
 from flyte_manager.executor.admission import DEFAULT_CPU, DEFAULT_MEMORY, Admission, Demand
 from flyte_manager.executor.controller import Done, Requeue
 from flyte_manager.executor.launching import Launching, SecretMissing
 from flyte_manager.executor.outcome import Outcomes, running
 from flyte_manager.executor.plans import Plans
+from flyte_manager.executor.resources import Resources
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire.conditions import timeout_seconds
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 STOP_CHECK_SECONDS = 0.2
 """how long to wait for a former attempt's process to end"""
+
+ROOM_CHECK_SECONDS = 5.0
+"""how long to wait before asking again a world that has no room"""
 
 
 class Reconciler:
@@ -43,6 +47,7 @@ class Reconciler:
         plans: Plans,
         launching: Launching,
         outcomes: Outcomes,
+        resources: Resources,
         clock: Clock,
     ) -> None:
         self._reader = reader
@@ -52,6 +57,7 @@ class Reconciler:
         self._plans = plans
         self._launching = launching
         self._outcomes = outcomes
+        self._resources = resources
         self._clock = clock
 
     async def list_all(self) -> Iterable[ActionId]:
@@ -65,16 +71,21 @@ class Reconciler:
         try:
             action = await self._reader.action(key)
         except UnknownAction:
+            await self._resources.record(key)
             return Done()
         # also frees what an earlier turn took after the action had ended: every end brings one more turn
         self._admission.track(action)
-        match action.kind:
-            case Kind.TASK:
-                return await self._task(action)
-            case Kind.CONDITION:
-                return await self._condition(action)
-            case Kind.TRACE:
-                return Done()
+        if action.kind is Kind.TRACE:
+            return Done()
+        try:
+            held = await self._resources.hold(action)
+        except LaunchRefused as refusal:
+            return await self._refuse(action, refusal)
+        if held is None:
+            return Done()
+        result = await (self._task(held) if held.kind is Kind.TASK else self._condition(held))
+        await self._resources.show(held)
+        return result
 
     async def _condition(self, action: Action) -> Done | Requeue:
         timeout = timeout_seconds(action.spec)
@@ -87,7 +98,7 @@ class Reconciler:
         return Done()
 
     async def _task(self, action: Action) -> Done | Requeue:
-        seen = await self._runtime.observe(action.attempt_id)
+        seen = await self._runtime.observe(action.attempt_id, begun=_begun(action))
         step = lifecycle.step(action, seen, self._clock())
         match step.do:
             case Do.NOTHING:
@@ -104,17 +115,20 @@ class Reconciler:
                 return Requeue(step.after)
             case Do.LAUNCH:
                 return await self._launch(action)
-            case Do.REPORT_RUNNING:
-                return await self._report_running(action, seen)
+            case Do.REPORT_PROGRESS:
+                return await self._report_progress(action, seen)
             case Do.REPORT_END:
                 return await self._report_end(action, seen)
 
     async def _launch(self, action: Action) -> Done | Requeue:
         if await self._former_attempt_lives(action):
             return Requeue(STOP_CHECK_SECONDS)
+        if action.attempt > 1:
+            await self._runtime.settle(AttemptId(action.id, action.attempt - 1))
         try:
             plan = await self._plans.plan(action)
-            _check_supported(plan)
+            if plan.unsupported:
+                raise LaunchRefused(problem=plan.unsupported)
         except Refusal as refusal:
             return await self._refuse(action, refusal)
         reason = self._admission.ask(action, _demand(plan))
@@ -130,12 +144,19 @@ class Reconciler:
             await self._runtime.launch(replace(launch, notes=(*launch.notes, *self._clamping(plan))))
         except (LaunchRefused, SecretMissing, Invalid) as refusal:
             return await self._refuse(action, refusal)
-        except Unavailable:
+        except LaunchDelayed as delay:
+            await self._report_waiting(action, plan, str(delay))
+            return Requeue(ROOM_CHECK_SECONDS)
+        except Unavailable as trouble:
+            await self._report_waiting(action, plan, str(trouble))
             raise  # it keeps its place: the next in line would find the world no better
         except Exception:
             self._admission.release(action.id)  # while it backs off, others must not wait for it
             raise
-        return await self._report_running(action, await self._runtime.observe(action.attempt_id))
+        seen = await self._runtime.observe(action.attempt_id)
+        if seen.presence is Presence.ALIVE and seen.failure is None:
+            return await self._report_progress(action, seen)
+        return await self._report_end(action, seen)
 
     def _clamping(self, plan: TaskPlan) -> Iterator[str]:
         asked, given = _demand(plan), self._admission.clamped(_demand(plan))
@@ -157,19 +178,26 @@ class Reconciler:
         return True
 
     async def _report_waiting(self, action: Action, plan: TaskPlan, reason: str) -> Done:
-        if action.phase is not Phase.WAITING_FOR_RESOURCES:
+        if action.phase is not Phase.WAITING_FOR_RESOURCES or action.reason != reason:
             phase = Phase.WAITING_FOR_RESOURCES
             told = AttemptReport(action.attempt_id, phase, self._clock(), reason=reason)
             await self._ledger.report(told, plan.budget)
         return Done()
 
-    async def _report_running(self, action: Action, seen: Observation) -> Done | Requeue:
+    async def _report_progress(self, action: Action, seen: Observation) -> Done:
         plan = await self._plans.plan(action)
-        if seen.presence in (Presence.EXITED, Presence.VANISHED):
-            return await self._report_end(action, seen)
         self._admission.adopt(action, _demand(plan))
+        if seen.phase is Phase.QUEUED:
+            return Done()
         started = seen.started_at or self._clock()
-        told = AttemptReport(action.attempt_id, Phase.RUNNING, started, transitions=running(started))
+        told = AttemptReport(
+            action.attempt_id,
+            seen.phase,
+            started if seen.phase is Phase.RUNNING else self._clock(),
+            transitions=seen.transitions or (running(started) if seen.phase is Phase.RUNNING else ()),
+            events=seen.events,
+            reason=seen.reason,
+        )
         await self._ledger.report(told, plan.budget)
         return Done()
 
@@ -192,14 +220,9 @@ class Reconciler:
         return Done()
 
 
-def _check_supported(plan: TaskPlan) -> None:
-    if plan.unsupported:
-        raise LaunchRefused(problem=plan.unsupported)
-    if plan.gpus and plan.gpus != "0":
-        raise LaunchRefused(
-            problem=f"the task asks for {plan.gpus} GPU, this machine gives none to tasks: remove gpu= from its "
-            "resources, or run it on a cluster"
-        )
+def _begun(action: Action) -> bool:
+    """Whether the row says that the world had taken the attempt."""
+    return action.phase in (Phase.INITIALIZING, Phase.RUNNING)
 
 
 def _demand(plan: TaskPlan) -> Demand:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from flyte_manager.domain import lifecycle
-from flyte_manager.domain.actions import Action, Budget, Run
+from flyte_manager.domain.actions import Action, Budget, Resource, Run
 from flyte_manager.domain.attempts import Attempt, AttemptReport, ErrorKind, Failure
 from flyte_manager.domain.errors import (
     ActionDiffers,
@@ -159,6 +159,15 @@ class Ledger:
             if order.spec_digest:
                 tasks.keep_spec(work.tx, order.spec_digest, order.spec)
             work.add(_child(order, run, work.at, failure))
+
+        await self._write(write)
+
+    async def place(self, action: ActionId, resource: Resource) -> None:
+        """Keeps which resource stands for the action. No watcher is woken: it changes nothing for them. Raises
+        UnknownAction."""
+
+        def write(work: _Work) -> None:
+            actions.update(work.tx, replace(known_action(work.tx.connection, action), resource=resource))
 
         await self._write(write)
 

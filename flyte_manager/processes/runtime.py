@@ -100,7 +100,7 @@ class Processes:
         elif not self._begun(launch.attempt, folder):
             raise NotStarted(attempt=launch.attempt, why=answer.get("error", "its folder is locked"))
 
-    async def observe(self, attempt: AttemptId) -> Observation:
+    async def observe(self, attempt: AttemptId, *, begun: bool = False) -> Observation:  # noqa: ARG002 - folders tell
         folder = self._folder(attempt)
         end = time.monotonic() + _SETTLE_SECONDS
         while True:
@@ -139,6 +139,9 @@ class Processes:
         elif seen.presence is not Presence.ALIVE:
             asyncio.get_running_loop().call_soon(self._wake, attempt)
 
+    async def settle(self, attempt: AttemptId) -> None:
+        """Its log lies in its folder, and stays."""
+
     async def forget(self, attempt: AttemptId, results: bytes) -> None:
         folder = self._folder(attempt)
         named = any(os.fsencode(path) in results for path in (folder, temporary.link(folder)))
@@ -173,6 +176,7 @@ class Processes:
 
     def _order(self, launch: ports.Launch, folder: str) -> disk.Order:
         env = {**self._base_env, "PYTHONUNBUFFERED": "1", **launch.env}
+        env |= {name: _content(value).decode(errors="surrogateescape") for name, value in launch.secret_env.items()}
         own = str(self._python.parent)
         path = env.get("PATH", os.defpath)
         if own not in path.split(os.pathsep):
@@ -190,7 +194,7 @@ class Processes:
             argv=argv,
             env=env,
             program=program,
-            secrets={name: base64.b64encode(value).decode() for name, value in launch.secret_files.items()},
+            secrets={name: base64.b64encode(_content(value)).decode() for name, value in launch.secret_files.items()},
             notes=list(launch.notes),
             memory_limit=launch.memory_limit,
             run_seconds=launch.run_seconds,
@@ -280,6 +284,13 @@ class Processes:
 
     async def _self_test(self, send: Send) -> str:
         return await selftest.run_no_op(send, self._base_env)
+
+
+def _content(value: ports.SecretValue) -> bytes:
+    """A process gets values, not references to what a cluster keeps."""
+    if isinstance(value, bytes):
+        return value
+    raise ports.LaunchRefused(problem=f"secret {value.name} lies in a cluster; a process can't read it there")
 
 
 def _free(folder: str) -> None:

@@ -21,7 +21,7 @@ from flyte_manager.services.state import told_failure
 from flyte_manager.wire import ids
 from flyte_manager.wire.conditions import check_literal
 from flyte_manager.wire.phases import phase_of
-from flyte_manager.wire.plan import parse_spec, plan
+from flyte_manager.wire.plan import parse_spec, retry_budget
 from flyte_manager.wire.updates import SENTINEL, action_update
 
 
@@ -56,7 +56,7 @@ class ActionsService(actions_service_connect.ActionsService):
         told = AttemptReport(attempt, phase, self._clock(), failure=told_failure(phase, "ActionsService.Update"))
         budget = NO_RETRIES
         if action.kind is Kind.TASK:
-            budget = plan(parse_spec(await self._reader.spec(action.spec_digest))).budget
+            budget = retry_budget(parse_spec(await self._reader.spec(action.spec_digest)))
         await self._ledger.report(told, budget)
         return pb.UpdateResponse()
 

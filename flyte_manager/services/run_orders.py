@@ -15,6 +15,7 @@ from flyte_manager.domain.errors import BundleGone, Invalid, NotGiven, RunDiffer
 from flyte_manager.domain.ids import ProjectId, RunId
 from flyte_manager.domain.orders import NewRun
 from flyte_manager.domain.ports import Blobs
+from flyte_manager.domain.tasks import World
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire import ids
@@ -50,6 +51,7 @@ class RunOrders:
     reader: Reader
     projects: Projects
     blobs: Blobs
+    world: World
 
     async def order(self, request: pb.CreateRunRequest, request_id: str) -> NewRun:
         """`request_id` is the client's x-request-id, the same in each retry; "" when it sent none. Raises refusals that
@@ -60,7 +62,7 @@ class RunOrders:
         run_spec = _run_spec(request).SerializeToString(deterministic=True)
         run_settings(run_spec)
         spec = await self._task(request)
-        task_plan = plan(spec)
+        task_plan = plan(spec, self.world)
         if task_plan.unsupported:
             raise CannotRun(why=task_plan.unsupported)
         await self._check_bundle(task_plan.args)

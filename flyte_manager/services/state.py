@@ -16,7 +16,7 @@ from flyte_manager.ledger.watch import Reader
 from flyte_manager.services.context import Context
 from flyte_manager.wire import ids
 from flyte_manager.wire.phases import phase_named
-from flyte_manager.wire.plan import parse_spec, plan
+from flyte_manager.wire.plan import parse_spec, retry_budget
 from flyte_manager.wire.updates import SENTINEL, action_update
 
 
@@ -35,7 +35,7 @@ class StateService(state_service_connect.StateService):
         phase = _phase_in(request.state)
         budget = NO_RETRIES
         if action.kind is Kind.TASK:
-            budget = plan(parse_spec(await self._reader.spec(action.spec_digest))).budget
+            budget = retry_budget(parse_spec(await self._reader.spec(action.spec_digest)))
         failure = told_failure(phase, "StateService.Put")
         await self._ledger.put_state(action.id, request.state, phase=phase, failure=failure, budget=budget)
         return pb.PutResponse(

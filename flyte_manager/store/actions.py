@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from flyte_manager.domain.actions import Action, TaskName, TaskSummary
+from flyte_manager.domain.actions import Action, Resource, TaskName, TaskSummary
 from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.filters import Order, Query
 from flyte_manager.domain.ids import ROOT, ActionId, RunId
@@ -41,7 +41,7 @@ _BY_KEY = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for colum
 _CHANGING = [
     *("phase", "state", "attempt", "user_failures", "system_failures", "output_uri", "reason"),
     *("error_kind", "error_code", "error_message", "error_recoverable", "value", "spec"),
-    *("started_at", "ended_at", "not_before", "attempt_revision", "revision"),
+    *("started_at", "ended_at", "not_before", "attempt_revision", "revision", "resource_name", "resource_uid"),
 ]
 _UPDATE = actions.update().where(_BY_KEY).values({column: sa.bindparam(f"new_{column}") for column in _CHANGING})
 _GET = actions.select().where(_BY_KEY)
@@ -181,6 +181,8 @@ def _values(action: Action) -> dict[str, object]:
         "not_before": action.not_before,
         "attempt_revision": action.attempt_revision,
         "revision": action.revision,
+        "resource_name": action.resource.name if action.resource else "",
+        "resource_uid": action.resource.uid if action.resource else "",
     }
 
 
@@ -217,6 +219,7 @@ def _action(row: "sa.Row[Any]") -> Action:
         not_before=row.not_before,
         attempt_revision=row.attempt_revision,
         revision=row.revision,
+        resource=Resource(row.resource_name, row.resource_uid) if row.resource_uid else None,
     )
 
 

@@ -123,6 +123,8 @@ actions = sa.Table(
     _time("not_before"),
     _number("attempt_revision"),
     _number("revision"),
+    _text("resource_name"),
+    _text("resource_uid"),
     sa.Index("actions_by_parent", "project", "domain", "run", "parent", "revision", "name"),
     sa.Index("actions_by_revision", "project", "domain", "run", "revision", "name"),
     sa.Index("actions_live", "phase", sqlite_where=sa.text("ended_at IS NULL")),

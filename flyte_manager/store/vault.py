@@ -2,7 +2,7 @@
 
     sealed = nonce (12 bytes) + ciphertext + tag; associated data = project, domain and name
 
-So a row that was altered, or moved to another name, can't be opened. Values leave only by `reveal`, for the task that
+So a row that was altered, or moved to another name, can't be opened. Values leave only by `give`, for the task that
 declares them.
 """
 
@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from flyte_manager.domain.catalog import SealedSecret, SecretName
-from flyte_manager.domain.errors import Exists, Missing, Unready
+from flyte_manager.domain.catalog import SealedSecret, SecretName, secret_scopes
+from flyte_manager.domain.errors import SecretExists, UnknownSecret, Unready
 from flyte_manager.domain.ids import ProjectId
 from flyte_manager.domain.ports import Clock
 from flyte_manager.store import secrets
@@ -24,22 +24,13 @@ from flyte_manager.store.engine import Database, Transaction
 _NONCE = 12
 
 
-class SecretExists(Exists):
-    """secret {name!r} exists already in {scope}: delete it first (`flyte delete secret {name}`), or update it."""
-
-
-class UnknownSecret(Missing):
-    """secret {name!r} was not found in {scope}: `flyte get secret` lists the secrets, `flyte create secret` makes
-    one."""
-
-
 class SecretUnreadable(Unready):
     """secret {name!r} in {scope} can't be decrypted: it was encrypted with another key file, or its row was altered;
     put the old key file back, or create the secret again."""
 
 
 class Vault:
-    """Keeps secrets; implements ports.Secrets. `key`: 32 bytes, used for nothing else."""
+    """Implements ports.SecretKeeper. `key`: 32 bytes, used for nothing else."""
 
     def __init__(self, database: Database, key: bytes, clock: Clock) -> None:
         self._database = database
@@ -49,11 +40,11 @@ class Vault:
     async def create(self, name: SecretName, value: bytes, *, kind: int = 0) -> None:
         """Raises SecretExists."""
         now = self._clock()
-        secret = SealedSecret(name, kind, self._seal(name, value), created_at=now, updated_at=now)
+        secret = SealedSecret(name, kind, created_at=now, updated_at=now, sealed=self._seal(name, value))
 
         def write(tx: Transaction) -> None:
             if secrets.get(tx.connection, name) is not None:
-                raise SecretExists(name=name.name, scope=scope_of(name))
+                raise SecretExists(name=name.name, scope=name.scope)
             secrets.insert(tx, secret)
 
         await self._database.write(write)
@@ -73,7 +64,7 @@ class Vault:
 
         def write(tx: Transaction) -> None:
             if not secrets.delete(tx, name):
-                raise UnknownSecret(name=name.name, scope=scope_of(name))
+                raise UnknownSecret(name=name.name, scope=name.scope)
 
         await self._database.write(write)
 
@@ -85,16 +76,12 @@ class Vault:
         """One row more than `limit`, by name, of all that tasks in the scope can see."""
         return await self._database.read(lambda connection: secrets.page(connection, scope, limit, offset))
 
-    async def reveal(self, scope: ProjectId, key: str) -> bytes | None:
+    async def give(self, scope: ProjectId, key: str) -> bytes | None:
         """See ports.Secrets. Raises SecretUnreadable."""
-        names = (
-            SecretName(key, scope.project, scope.domain),
-            SecretName(key, domain=scope.domain),
-            SecretName(key),
-        )
 
         def query(connection: sa.Connection) -> SealedSecret | None:
-            return next(filter(None, (secrets.get(connection, name) for name in names)), None)
+            found = (secrets.get(connection, name) for name in secret_scopes(scope, key))
+            return next(filter(None, found), None)
 
         found = await self._database.read(query)
         return None if found is None else self._open(found)
@@ -107,20 +94,13 @@ class Vault:
         try:
             return self._cipher.decrypt(secret.sealed[:_NONCE], secret.sealed[_NONCE:], _label(secret.id))
         except (InvalidTag, ValueError):  # ValueError: cut below the length of a nonce or tag
-            raise SecretUnreadable(name=secret.id.name, scope=scope_of(secret.id)) from None
-
-
-def scope_of(name: SecretName) -> str:
-    """The secret's scope, in words."""
-    if name.project:
-        return f"{name.project}/{name.domain}"
-    return f"domain {name.domain}" if name.domain else "the scope of all projects"
+            raise SecretUnreadable(name=secret.id.name, scope=secret.id.scope) from None
 
 
 def _known(connection: sa.Connection, name: SecretName) -> SealedSecret:
     found = secrets.get(connection, name)
     if found is None:
-        raise UnknownSecret(name=name.name, scope=scope_of(name))
+        raise UnknownSecret(name=name.name, scope=name.scope)
     return found
 
 

@@ -2,8 +2,9 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from flyteidl2.core import literals_pb2
 from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.logs.dataplane import payload_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2
@@ -68,6 +69,34 @@ def parse_inputs(found: bytes, uri: str) -> common_pb2.Inputs:
         return common_pb2.Inputs.FromString(found)
     except DecodeError:
         raise Unreadable(uri=uri, kind="Inputs") from None
+
+
+def input_texts(inputs: common_pb2.Inputs) -> Mapping[str, str]:
+    """Inputs as texts for a command line: primitives as they are, files and directories by their uri. Others have no
+    text."""
+    texts = {}
+    for named in inputs.literals:
+        scalar = named.value.scalar
+        match scalar.WhichOneof("value"):
+            case "primitive":
+                texts[named.name] = _primitive(scalar.primitive)
+            case "blob":
+                texts[named.name] = scalar.blob.uri
+    return texts
+
+
+def _primitive(value: literals_pb2.Primitive) -> str:
+    match value.WhichOneof("value"):
+        case "boolean":
+            return str(value.boolean).lower()
+        case "datetime":
+            return value.datetime.ToJsonString()
+        case "duration":
+            return value.duration.ToJsonString()
+        case None:
+            return ""
+        case kind:
+            return str(getattr(value, kind))
 
 
 def parse_outputs(found: bytes, uri: str) -> common_pb2.Outputs:

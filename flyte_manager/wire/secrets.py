@@ -6,7 +6,7 @@ from typing import cast
 
 from flyteidl2.secret import definition_pb2, payload_pb2
 
-from flyte_manager.domain.catalog import SealedSecret, SecretName
+from flyte_manager.domain.catalog import KnownSecret, SecretName
 from flyte_manager.domain.errors import IllegalName, Invalid, NotGiven, TooLarge, UnknownDomain
 from flyte_manager.domain.ids import DOMAINS, check_project
 from flyte_manager.wire.times import timestamp
@@ -58,7 +58,7 @@ def secret_value(spec: definition_pb2.SecretSpec) -> bytes:
     return value
 
 
-def secret_proto(record: SealedSecret) -> definition_pb2.Secret:
+def secret_proto(record: KnownSecret) -> definition_pb2.Secret:
     name = record.id
     return definition_pb2.Secret(
         id=definition_pb2.SecretIdentifier(
@@ -72,7 +72,7 @@ def secret_proto(record: SealedSecret) -> definition_pb2.Secret:
     )
 
 
-def secrets_proto(found: Sequence[SealedSecret], *, limit: int, offset: int) -> payload_pb2.ListSecretsResponse:
+def secrets_proto(found: Sequence[KnownSecret], *, limit: int, offset: int) -> payload_pb2.ListSecretsResponse:
     """A page of a list, which was asked for one more than it holds."""
     token = str(offset + limit) if len(found) > limit else ""
     return payload_pb2.ListSecretsResponse(secrets=[secret_proto(each) for each in found[:limit]], token=token)

@@ -12,17 +12,22 @@ from flyte_manager.domain.attempts import Attempt, AttemptReport, Failure
 from flyte_manager.domain.ids import ActionId, AttemptId, ProjectId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Clock
+from flyte_manager.domain.tasks import World
 from flyte_manager.executor.admission import Admission
 from flyte_manager.executor.controller import Controller
 from flyte_manager.executor.launching import Launching
-from flyte_manager.executor.outcome import Outcomes
+from flyte_manager.executor.outcome import Outcomes, install_into
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.reconcile import Reconciler
+from flyte_manager.executor.resources import RowsAlone
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.store.engine import Database
 from tests.fakes.runtime import FakeRuntime, Program
+
+
+DEFAULTS = {"FSSPEC_FILE": '{"auto_mkdir": true}'}
 
 
 @dataclass(slots=True)
@@ -31,7 +36,7 @@ class FakeSecrets:
 
     values: dict[str, bytes] = field(default_factory=dict)
 
-    async def reveal(self, scope: ProjectId, key: str) -> bytes | None:
+    async def give(self, scope: ProjectId, key: str) -> bytes | None:
         assert scope.project
         return self.values.get(key)
 
@@ -109,9 +114,12 @@ async def middle(
             ledger=ledger,
             runtime=runtime,
             admission=admission,
-            plans=Plans(reader),
-            launching=Launching(secrets, "localhost:8090", "python"),
-            outcomes=Outcomes(blobs, "python"),
+            plans=Plans(reader, World.PROCESSES),
+            launching=Launching(
+                secrets=secrets, blobs=blobs, endpoint="localhost:8090", defaults=DEFAULTS, interpreter="python"
+            ),
+            outcomes=Outcomes(blobs, install_into("python")),
+            resources=RowsAlone(),
             clock=clock,
         )
         controller = Controller(reconciler.reconcile, reconciler.list_all)

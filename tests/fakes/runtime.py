@@ -42,6 +42,7 @@ class FakeRuntime:
     launched: list[Launch] = field(default_factory=list)
     """attempts that really started, in order"""
     stopped: list[AttemptId] = field(default_factory=list)
+    settled: list[AttemptId] = field(default_factory=list)
     forgotten: list[AttemptId] = field(default_factory=list)
     most_alive: int = 0
     _lives: dict[AttemptId, _Life] = field(default_factory=dict)
@@ -66,7 +67,7 @@ class FakeRuntime:
             self._programs.add(task)
             task.add_done_callback(self._programs.discard)
 
-    async def observe(self, attempt: AttemptId) -> Observation:
+    async def observe(self, attempt: AttemptId, *, begun: bool = False) -> Observation:  # noqa: ARG002
         await asyncio.sleep(0)
         life = self._lives.get(attempt)
         if life is None:
@@ -83,6 +84,10 @@ class FakeRuntime:
         elif life.presence is not Presence.ALIVE or self.stubborn:
             return
         self.finish(attempt, -15, reason=StopReason.ABORTED)
+
+    async def settle(self, attempt: AttemptId) -> None:
+        await asyncio.sleep(0)
+        self.settled.append(attempt)
 
     async def forget(self, attempt: AttemptId, results: bytes) -> None:
         await asyncio.sleep(0)

@@ -429,7 +429,6 @@ def test_runs_that_can_not_start_fail_with_a_sentence_and_hold_up_nobody(
         {"container": {"args": ["true"], "env": [{"key": "A", "value": "v\0"}]}},
         {"id": {**TEMPLATE["id"], "name": "a\0b"}},
         {"container": {"args": ["true"]}, "securityContext": {"secrets": [secret]}},
-        {"container": {"args": ["true"], "resources": {"requests": [{"name": "GPU", "value": "8"}]}}},
     ]
     with Manager(tmp_path_factory.mktemp("poison"), {"embedded.cpu": "1"}) as manager:
         with closing(Asker(manager)) as asker:

@@ -58,7 +58,7 @@ async def test_a_value_is_nowhere_but_with_the_task(manager: Manager, caplog: py
         ]
         with pytest.raises(Exception, match="exists already") as refusal:
             await client.create_secret(pb.CreateSecretRequest(id=name, secret_spec=spec))
-    assert await manager.vault.reveal(SCOPE, "KEY") == CANARY
+    assert await manager.vault.give(SCOPE, "KEY") == CANARY
     assert not any(CANARY in answer.SerializeToString() for answer in answers)
     assert CANARY.decode() not in str(refusal.value)
     assert CANARY.decode() not in caplog.text
@@ -94,7 +94,7 @@ async def test_a_row_that_was_moved_or_altered_is_not_opened(manager: Manager, s
     await manager.vault.create(name, CANARY)
     alter(manager, statement)
     with pytest.raises(SecretUnreadable) as caught:
-        await manager.vault.reveal(SCOPE, "B" if "name" in statement else "A")
+        await manager.vault.give(SCOPE, "B" if "name" in statement else "A")
     assert CANARY.decode() not in str(caught.value)
 
 
@@ -102,14 +102,14 @@ async def test_with_another_key_nothing_is_opened(manager: Manager) -> None:
     await manager.vault.create(SecretName("A"), CANARY)
     other = Vault(manager.database, b"o" * 32, manager.clock)
     with pytest.raises(SecretUnreadable, match="old key file"):
-        await other.reveal(SCOPE, "A")
+        await other.give(SCOPE, "A")
 
 
 async def test_a_secret_is_shown_to_its_own_scope_only(manager: Manager) -> None:
     await manager.vault.create(SecretName("A", "flytesnacks", "development"), CANARY)
-    assert await manager.vault.reveal(SCOPE, "A") == CANARY
+    assert await manager.vault.give(SCOPE, "A") == CANARY
     for project, domain in (("flytesnacks", "staging"), ("other", "development"), ("", "development"), ("", "")):
-        assert await manager.vault.reveal(ProjectId(project, domain), "A") is None
+        assert await manager.vault.give(ProjectId(project, domain), "A") is None
 
 
 def test_the_key_file_is_for_the_managers_user_only(tmp_path: Path) -> None:

@@ -43,7 +43,40 @@ RIGHT: Mapping[str, tuple[str, object]] = {
     "manager.queueService.port": ("65535", 65535),
     "manager.executor.healthProbePort": ("1", 1),
     "manager.kubernetes.namespace": ("team", "team"),
-    "manager.kubernetes.kubeconfig": ("", ""),
+    "manager.kubernetes.kubeconfig": ("/k", "/k"),
+    "manager.kubernetes.context": ("prod", "prod"),
+    "manager.kubernetes.taskEndpoint": ("flyte-manager.flyte:8090", "flyte-manager.flyte:8090"),
+    "manager.kubernetes.serviceAccount": ("tasks", "tasks"),
+    "manager.kubernetes.imagePullSecrets": ("regcred, other", ("regcred", "other")),
+    "manager.kubernetes.defaultCpu": ("1", "1"),
+    "manager.kubernetes.defaultMemory": ("", ""),
+    "manager.kubernetes.gpuResource": ("amd.com/gpu", "amd.com/gpu"),
+    "manager.kubernetes.acceleratorLabel": ("gpu/model", "gpu/model"),
+    "manager.kubernetes.podDefaults": (
+        "{spec: {nodeSelector: {disk: ssd}}}",
+        {"spec": {"nodeSelector": {"disk": "ssd"}}},
+    ),
+    "manager.kubernetes.interruptibleDefaults": ('{"spec": {}}', {"spec": {}}),
+    "manager.kubernetes.podTemplate": ("base", "base"),
+    "manager.kubernetes.helperImage": ("reg/flyte-manager:1", "reg/flyte-manager:1"),
+    "manager.kubernetes.logLinks": ('[{name: Logs, uri: "https://l/x"}]', (("Logs", "https://l/x"),)),
+    "manager.kubernetes.imagePullSeconds": ("60", 60.0),
+    "manager.kubernetes.pendingSeconds": ("0.5", 0.5),
+    "manager.kubernetes.nodeLostSeconds": ("1", 1.0),
+    "manager.kubernetes.keepSeconds": ("86400", 86400.0),
+    "manager.kubernetes.keepCount": ("100", 100),
+    "manager.kubernetes.qps": ("50", 50.0),
+    "manager.kubernetes.burst": ("100", 100),
+    "storage.url": ("s3://bucket/prefix/", "s3://bucket/prefix"),
+    "storage.signedEndpoint": ("https://s3.example.org", "https://s3.example.org"),
+    "storage.podSecret": ("store", "store"),
+    "storage.s3.endpoint": ("http://localhost:9000", "http://localhost:9000"),
+    "storage.s3.region": ("eu-west-1", "eu-west-1"),
+    "storage.s3.accessKeyId": ("id", "id"),
+    "storage.s3.secretAccessKey": ("key", "key"),
+    "storage.gcs.credentialsFile": ("/gcs.json", "/gcs.json"),
+    "storage.azure.account": ("account", "account"),
+    "storage.azure.key": ("key", "key"),
     "database.type": ("sqlite", "sqlite"),
     "database.sqlite.file": ("/var/a.db", Path("/var/a.db")),
     "logger.level": ("5", 5),
@@ -57,6 +90,12 @@ RIGHT: Mapping[str, tuple[str, object]] = {
     "embedded.memory": ("8Gi", 8 << 30),
 }
 """key -> text of a flag or variable, and its value"""
+
+BESIDE: Mapping[str, Mapping[str, str]] = {
+    "storage.s3.accessKeyId": {"storage.s3.secretAccessKey": "key"},
+    "storage.s3.secretAccessKey": {"storage.s3.accessKeyId": "id"},
+}
+"""what a key needs beside it"""
 
 WRONG: Mapping[str, str] = {
     "manager.mode": "pods",
@@ -74,6 +113,8 @@ WRONG: Mapping[str, str] = {
     "embedded.warm": "1",
     "embedded.cpu": "nan",
     "embedded.memory": "8 potatoes",
+    "manager.kubernetes.podDefaults": "{",
+    "manager.kubernetes.logLinks": "[a]",
 }
 
 
@@ -128,8 +169,9 @@ def test_the_defaults_are_loopback_and_the_ports_of_the_original(defaults: Setti
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
 def test_every_key_can_be_set_by_flag_and_by_variable(key: Key) -> None:
     text, value = RIGHT[key.name]
-    by_flag = load({key.name: text}, {}, None)
-    by_variable = load({}, {key.variable: text}, None)
+    beside = BESIDE.get(key.name, {})
+    by_flag = load({key.name: text, **beside}, {}, None)
+    by_variable = load(beside, {key.variable: text}, None)
     assert by_flag.value(key.name) == by_variable.value(key.name) == value
     assert by_flag.origins[key.name] == f"flag --{key.name}"
     assert by_variable.origins[key.name] == f"environment {key.variable}"
@@ -215,8 +257,15 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("a: 1\n---\nb: 2\n", "config.yaml:2:1: this is not YAML"),
         ("dataDir: \x00\n", "config.yaml is not YAML"),
         ("manager: {runsService: {port: 7}, queueService: {port: 7}}\n", "are both 7: give each its own port"),
-        ("manager: {mode: kubernetes}\n", "failed to get Kubernetes config: config.yaml:1: manager.mode"),
-        ("manager: {kubernetes: {kubeconfig: /k}}\n", "failed to get Kubernetes config: config.yaml:1: manager.kuber"),
+        (
+            "manager: {kubernetes: {taskEndpoint: 'http://a:1'}}\n",
+            "config.yaml:1: manager.kubernetes.taskEndpoint needs",
+        ),
+        ("storage: {url: /data}\n", "config.yaml:1: storage.url needs s3://bucket/prefix, gs://"),
+        ("storage: {s3: {accessKeyId: a}}\n", "config.yaml:1: storage.s3 needs both accessKeyId and secretAccessKey"),
+        ("storage: {s3: {secretAccessKey: 7}}\n", "storage.s3.secretAccessKey needs a text (in quotes if it looks"),
+        ("manager: {kubernetes: {podDefaults: [1]}}\n", "manager.kubernetes.podDefaults needs keys of its own"),
+        ("manager: {kubernetes: {logLinks: [{name: a}]}}\n", "manager.kubernetes.logLinks needs a list of {name"),
         ("database: {type: postgres}\n", "config.yaml:1: database.type 'postgres' is not supported"),
     ],
 )
@@ -255,6 +304,18 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"dataDir: \xff\n")
     with pytest.raises(ConfigError, match="is not UTF-8 text"):
         load({}, {}, file)
+
+
+def test_an_object_is_kept_as_it_stands_in_the_file(tmp_path: Path) -> None:
+    text = "manager:\n  kubernetes:\n    podDefaults:\n      spec:\n        priorityClassName: high\n"
+    settings = load({}, {}, write(tmp_path, text))
+    assert settings.manager.kubernetes.pod_defaults == {"spec": {"priorityClassName": "high"}}
+
+
+@pytest.mark.parametrize("wrong", ["1", "true"])
+def test_a_mistake_in_a_secret_does_not_show_it(tmp_path: Path, wrong: str) -> None:
+    message = refusal(tmp_path, f"storage: {{azure: {{key: {wrong}}}}}\n")
+    assert message.endswith("storage.azure.key needs a text (in quotes if it looks like a number)")
 
 
 def test_an_alias_of_itself_ends(tmp_path: Path) -> None:

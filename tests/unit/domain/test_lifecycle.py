@@ -185,7 +185,7 @@ def test_stale_children(phase: Phase, kind: Kind, revision: int, stale: bool) ->
         (task(phase=Phase.RUNNING), Presence.ABSENT, Step(Do.LAUNCH)),
         (task(not_before=NOW + timedelta(seconds=3)), Presence.ABSENT, Step(Do.WAIT, 3)),
         (task(not_before=NOW), Presence.ABSENT, Step(Do.LAUNCH)),
-        (task(), Presence.ALIVE, Step(Do.REPORT_RUNNING)),
+        (task(), Presence.ALIVE, Step(Do.REPORT_PROGRESS)),
         (task(phase=Phase.RUNNING), Presence.ALIVE, Step(Do.NOTHING)),
         (task(phase=Phase.RUNNING), Presence.EXITED, Step(Do.REPORT_END)),
         (task(), Presence.VANISHED, Step(Do.REPORT_END)),

@@ -310,7 +310,7 @@ async def test_a_missing_secret_fails_the_action_and_a_present_one_reaches_the_t
     middle.secrets.values["token"] = b"hush"
     await middle.ledger.create_run(run_in(middle, "r2", spec))
     await middle.reconciler.reconcile(action_id(run="r2"))
-    assert middle.runtime.launched[0].env["TOKEN"] == "hush"
+    assert middle.runtime.launched[0].secret_env == {"TOKEN": b"hush"}
 
 
 async def test_what_does_not_fit_waits_and_is_woken_by_an_end(tmp_path: Path, clock: FakeClock) -> None:

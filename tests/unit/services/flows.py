@@ -22,6 +22,7 @@ from flyte_manager.blobs.signed import SignedLinks, Signer
 from flyte_manager.domain.actions import Action, Budget
 from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.tasks import World
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.wakeups import Wakeups
@@ -131,7 +132,7 @@ async def flowing(folder: Path) -> AsyncIterator[Flows]:
             database=database,
             logs=Lines(),
         )
-        orders, enqueue = RunOrders(reader, projects, blobs), Enqueue(ledger, blobs)
+        orders, enqueue = RunOrders(reader, projects, blobs, World.PROCESSES), Enqueue(ledger, blobs)
         services: list[tuple[Any, object]] = [
             (
                 run_service_connect.RunServiceASGIApplication,

@@ -33,20 +33,20 @@ async def test_a_secret_is_created_told_of_updated_and_deleted(manager: Manager)
     assert told.secret_metadata.created_time.ToDatetime(tzinfo=NOW.tzinfo) == NOW
     text = definition_pb2.SecretSpec(string_value="zwei")
     await manager.secrets.update_secret(pb.UpdateSecretRequest(id=named(), secret_spec=text))
-    assert await manager.vault.reveal(SCOPE, "KEY") == b"zwei"
+    assert await manager.vault.give(SCOPE, "KEY") == b"zwei"
     await manager.secrets.delete_secret(pb.DeleteSecretRequest(id=named()))
-    assert await manager.vault.reveal(SCOPE, "KEY") is None
+    assert await manager.vault.give(SCOPE, "KEY") is None
 
 
 async def test_the_narrowest_scope_wins(manager: Manager) -> None:
     await create(manager, b"all")
-    assert await manager.vault.reveal(SCOPE, "KEY") == b"all"
+    assert await manager.vault.give(SCOPE, "KEY") == b"all"
     await create(manager, b"domain", domain="development")
-    assert await manager.vault.reveal(SCOPE, "KEY") == b"domain"
+    assert await manager.vault.give(SCOPE, "KEY") == b"domain"
     await create(manager, b"project", project="flytesnacks", domain="development")
-    assert await manager.vault.reveal(SCOPE, "KEY") == b"project"
-    assert await manager.vault.reveal(ProjectId("other", "development"), "KEY") == b"domain"
-    assert await manager.vault.reveal(ProjectId("flytesnacks", "staging"), "KEY") == b"all"
+    assert await manager.vault.give(SCOPE, "KEY") == b"project"
+    assert await manager.vault.give(ProjectId("other", "development"), "KEY") == b"domain"
+    assert await manager.vault.give(ProjectId("flytesnacks", "staging"), "KEY") == b"all"
 
 
 async def test_a_secret_exists_once_and_what_does_not_exist_is_not_found(manager: Manager) -> None:
@@ -57,7 +57,7 @@ async def test_a_secret_exists_once_and_what_does_not_exist_is_not_found(manager
     await refused(manager.secrets.update_secret(update), Code.NOT_FOUND)
     await refused(manager.secrets.get_secret(pb.GetSecretRequest(id=named("NONE"))), Code.NOT_FOUND)
     await refused(manager.secrets.delete_secret(pb.DeleteSecretRequest(id=named("NONE"))), Code.NOT_FOUND)
-    assert await manager.vault.reveal(SCOPE, "KEY") == b"one"
+    assert await manager.vault.give(SCOPE, "KEY") == b"one"
 
 
 @pytest.mark.parametrize(

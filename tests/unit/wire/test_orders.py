@@ -13,6 +13,7 @@ from flyte_manager.domain.actions import Action
 from flyte_manager.domain.errors import IllegalName, NotGiven
 from flyte_manager.domain.filters import Filter, Function, Order
 from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.domain.tasks import World
 from flyte_manager.wire import listing
 from flyte_manager.wire.conditions import BadConditionType, WrongSignal, answer, check_condition, check_literal
 from flyte_manager.wire.enriched import BadWatchFilter, Enriched
@@ -125,7 +126,7 @@ def test_phases() -> None:
 
 
 def test_a_plan_reads_what_the_spec_says() -> None:
-    read = plan(task_spec(retries=2, backoff=3, cpu="500m", memory="1Gi", outputs=True))
+    read = plan(task_spec(retries=2, backoff=3, cpu="500m", memory="1Gi", outputs=True), World.PROCESSES)
     assert (read.budget.retries, read.budget.backoff_base) == (2, 3)
     assert (read.cpu, read.memory, read.has_outputs, read.unsupported) == (0.5, 1 << 30, True, "")
     assert read.args[0] == "a0"
@@ -133,7 +134,7 @@ def test_a_plan_reads_what_the_spec_says() -> None:
 
 def test_what_cannot_run_here_says_the_cure() -> None:
     def refused(spec: task_definition_pb2.TaskSpec) -> str:
-        return plan(spec).unsupported
+        return plan(spec, World.PROCESSES).unsupported
 
     pod, plugin, reusable, bare = task_spec(), task_spec(), task_spec(), task_spec()
     pod.task_template.k8s_pod.SetInParent()
@@ -145,7 +146,7 @@ def test_what_cannot_run_here_says_the_cure() -> None:
     assert "reusable" in refused(reusable)
     assert "Python task" in refused(bare)
     with pytest.raises(BadQuantity, match="memory"):
-        plan(task_spec(memory="lots"))
+        plan(task_spec(memory="lots"), World.PROCESSES)
 
 
 def test_list_requests() -> None:

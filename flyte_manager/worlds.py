@@ -1,0 +1,81 @@
+"""What a world, local processes or Kubernetes, brings to the manager.
+
+`embedded` and `cluster` build one each; `app` puts it between services and executor.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flyte_manager.banner import Endpoint
+from flyte_manager.domain.ids import ActionId
+from flyte_manager.domain.ports import Blobs, Clock, Links, Logs, Runtime, SecretKeeper
+from flyte_manager.domain.tasks import World
+from flyte_manager.executor.admission import Admission
+from flyte_manager.executor.resources import Resources
+from flyte_manager.ledger.ledger import Ledger
+from flyte_manager.ledger.projects import Projects
+from flyte_manager.ledger.watch import Reader
+from flyte_manager.rpc.routes import Route
+from flyte_manager.store.engine import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Middle:
+    """What every world works with."""
+
+    database: Database
+    ledger: Ledger
+    reader: Reader
+    projects: Projects
+    folder: Path
+    """of this database's instance"""
+    wake: Callable[[ActionId], None]
+    """has the executor look at that action"""
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldFacts:
+    """For the banner."""
+
+    why: str
+    data: str
+    interpreter: Path
+    sdk_version: str | None
+    start: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    world: World
+    runtime: Runtime
+    logs: Logs
+    blobs: Blobs
+    links: Links
+    secrets: SecretKeeper
+    admission: Admission
+    resources: Resources
+    advice: Callable[[str], str]
+    """how a package that a task lacks gets there"""
+    defaults: Mapping[str, str]
+    """variables of tasks that a run may override"""
+    endpoint: Callable[[Endpoint], str]
+    """the API's address -> host:port at which tasks reach it"""
+    start: Callable[[], Awaitable[Sequence[ActionId]]]
+    """called once the ports are open; what must be looked at first. Raises a Refusal"""
+    watch: Callable[[], Coroutine[Any, Any, None]]
+    """runs beside the executor until it is cancelled; raises a Refusal when the executor must stop"""
+    ready: Callable[[], Awaitable[str | None]]
+    """None, or what this world still waits for"""
+    running: Callable[[], Awaitable[int]]
+    """how many attempts run, where they end only when they are told to; 0 where that is nobody's concern"""
+    facts: Callable[[], WorldFacts]
+    """for the banner"""
+    routes: Sequence[Route] = ()
+    allowed_hosts: Sequence[str] = ()
+    namespace: str = ""
+    """of the pods; empty where there are none"""
+    interpreter: str = ""
+    """the Python of the tasks, where it is not the image's"""
