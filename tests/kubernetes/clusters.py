@@ -134,8 +134,16 @@ def open_cluster() -> Iterator[Cluster]:
 def _stop_abandoned() -> None:
     """Stops clusters whose test run was killed before it could."""
     for state in Path(tempfile.gettempdir()).glob(f"{_OWN}*"):
-        if not Path("/proc", state.name.removeprefix(_OWN)).exists():
+        if not _runs(state.name.removeprefix(_OWN)):
             _tool(state, "down")
+
+
+def _runs(pid: str) -> bool:
+    try:
+        fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return False
+    return fields[0] != "Z"
 
 
 def _tool(state: Path, *arguments: str) -> str:
