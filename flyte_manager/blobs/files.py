@@ -142,8 +142,8 @@ def _fetch(uri: str, path: Path) -> None:
 def _explained(uri: str, done: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError as error:
-        if isinstance(error, BaseError) and done != "read":
+    except FileNotFoundError:
+        if done != "read":
             raise TransferFailed(uri=uri, done=done, reason="its bucket does not exist") from None
         raise ObjectMissing(uri=uri) from None
     except BaseError as error:
