@@ -66,11 +66,15 @@ class Invalid(ApiError):
 
 
 class Throttled(Unavailable):
-    """the Kubernetes API server asks to wait: {words}"""
+    """the Kubernetes API server asks to wait, and did nothing: {words}"""
 
     def __init__(self, *, words: str, retry_after: float = 0.0) -> None:
         super().__init__(words=words)
         self.retry_after = retry_after
+
+
+class ServerTrouble(Unavailable):
+    """the Kubernetes API server has trouble: {words}. It is tried again."""
 
 
 class Unreachable(Unavailable):
@@ -78,7 +82,7 @@ class Unreachable(Unavailable):
     tells whether it runs."""
 
 
-TRANSIENT = (Unreachable, Throttled)
+TRANSIENT = (Unreachable, Throttled, ServerTrouble)
 """What goes away by itself."""
 
 _RBAC = re.compile(
@@ -100,7 +104,9 @@ _KINDS: dict[int, type[ApiError]] = {
 def error_of(status: int, found: Mapping[str, Any], *, retry_after: float = 0.0) -> ApiError | Unavailable:
     """The error that stands for an answer. `found`: the Status object of the answer."""
     words, reason = str(found.get("message") or f"HTTP status {status}"), str(found.get("reason") or "")
-    if status in (429, 500, 502, 503, 504):
+    if status >= 500 and status != 503:
+        return ServerTrouble(words=words)
+    if status in (429, 503):
         return Throttled(words=words, retry_after=retry_after or _asked_delay(found))
     kind = AlreadyExists if reason == "AlreadyExists" else _KINDS.get(status, ApiError)
     return kind(status=status, words=words, reason=reason)

@@ -1,8 +1,8 @@
 """The Kubernetes API over HTTP: one session, a limit of requests a second, answers as plain dictionaries.
 
 Every unary call has a deadline. What may go well at another try (429, 503 and the like, a connection that breaks) is
-tried again a few times, where repeating does no harm: not `create`, whose caller knows what AlreadyExists means. What is
-left is raised: an ApiError in the server's own words, or Unreachable.
+tried again a few times, where repeating does no harm: not `create`, whose caller knows what AlreadyExists means. What
+is left is raised: an ApiError in the server's own words, or Unreachable.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from flyte_manager.kubernetes.api_errors import (
     Forbidden,
     Invalid,
     NotFound,
+    ServerTrouble,
     Throttled,
     Unreachable,
     error_of,
@@ -58,8 +59,8 @@ _PATCHES = {
     "json": "application/json-patch+json",
     "apply": "application/apply-patch+yaml",
 }
-METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=1"
-METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=1"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Patch = Literal["merge", "strategic", "json", "apply"]
 
@@ -313,7 +314,7 @@ class Client:
                 wait = 0.0
             except Throttled as error:
                 trouble, wait = error, error.retry_after
-            except Unreachable as error:
+            except (ServerTrouble, Unreachable) as error:
                 trouble, wait = error, 0.0
             # a throttled request was not carried out, so that it may be repeated whatever it is
             if turn == TRIES or not (repeatable or isinstance(trouble, Throttled)):
@@ -461,6 +462,7 @@ __all__ = [
     "NotFound",
     "Object",
     "Patch",
+    "ServerTrouble",
     "Throttled",
     "Unreachable",
 ]
