@@ -75,13 +75,12 @@ def with_helpers(
         return spec
     if not helper["image"]:
         raise NoHelperImage(task=task)
-    sources = config.input_path.rstrip("/") or _DEFAULT_INPUTS
-    results = config.output_path.rstrip("/") or _DEFAULT_OUTPUTS
+    sources = _folder(config.input_path or _DEFAULT_INPUTS, "input", task)
+    results = _folder(config.output_path or _DEFAULT_OUTPUTS, "output", task)
     if downloads and uploads and sources == results:
         raise SameFolder(task=task, path=sources)
     made = []
     if uploads:
-        _check_folder(results, "output", task)
         spec = _with_folder(spec, OUTPUTS_VOLUME, results, primary)
         spec = with_volume(spec, {"name": STATE_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
         given = spec.get("terminationGracePeriodSeconds")
@@ -89,7 +88,6 @@ def with_helpers(
             spec["terminationGracePeriodSeconds"] = UPLOAD_SECONDS
         made.append(_uploader(helper, launch, outputs.SerializeToString(deterministic=True), results))
     if downloads:
-        _check_folder(sources, "input", task)
         spec = _with_folder(spec, INPUTS_VOLUME, sources, primary)
         made.append(_downloader(helper, launch, config, sources))
     inits = spec.get("initContainers") or []
@@ -150,6 +148,9 @@ def _with_folder(spec: Json, volume: str, folder: str, primary: str) -> Json:
     }
 
 
-def _check_folder(path: str, what: str, task: str) -> None:
-    if not path.startswith("/") or ".." in path.split("/") or ":" in path:
+def _folder(path: str, what: str, task: str) -> str:
+    """Raises BadFolder."""
+    folder = path.rstrip("/")
+    if not folder.startswith("/") or ".." in folder.split("/") or ":" in folder:
         raise BadFolder(what=what, path=path[:200], task=task)
+    return folder

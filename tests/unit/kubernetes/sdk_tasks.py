@@ -38,7 +38,7 @@ def own_pod() -> flyte.PodTemplate:
             ),
             V1Container(name="side", image="side:1", args=["{{.outputPrefix}}"]),
         ],
-        tolerations=[V1Toleration(key="gpu", operator="Exists", toleration_seconds=30)],
+        tolerations=[V1Toleration(key="gpu", operator="Exists", effect="NoExecute", toleration_seconds=30)],
         termination_grace_period_seconds=60,
     )
     return flyte.PodTemplate(pod_spec=spec, primary_container_name="main", labels={"team": "red"})

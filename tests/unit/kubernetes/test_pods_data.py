@@ -125,6 +125,7 @@ def test_folders_that_are_not_said_are_flytes() -> None:
     [
         (container_task(), replace(SETTINGS, helper_image=""), "set manager.kubernetes.helperImage"),
         (container_task(config={"input_path": "in"}), SETTINGS, "the input folder 'in' of task 'env.main'"),
+        (container_task(config={"input_path": "/"}), SETTINGS, "the input folder '/' of task"),
         (container_task(config={"output_path": "/a/../b"}), SETTINGS, "the output folder '/a/../b'"),
         (container_task(config={"output_path": "/a:b"}), SETTINGS, "the output folder '/a:b'"),
         (container_task(config={"output_path": "/var/inputs/"}), SETTINGS, "folder of both its inputs and its outputs"),

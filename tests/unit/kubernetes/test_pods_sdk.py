@@ -1,17 +1,12 @@
 """Tasks as the SDK itself writes them become pods. The SDK runs in a process of its own (sdk_tasks.py)."""
 
-import base64
-import json
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 from flyteidl2.core import tasks_pb2
 
 from flyte_manager.kubernetes.pods import PodSettings, needs_template
-from tests.unit.kubernetes.launches import Document, built, env_of, launch, main_of
+from tests.unit.kubernetes.launches import Document, built, env_of, launch, main_of, sdk_templates
 
 SETTINGS = PodSettings("flyte", default_cpu="250m", default_memory="256Mi", accelerator_label="gpu", helper_image="m:1")
 
@@ -20,11 +15,7 @@ Tasks = Mapping[str, tasks_pb2.TaskTemplate]
 
 @pytest.fixture(scope="module")
 def tasks() -> Tasks:
-    program = Path(__file__).with_name("sdk_tasks.py")
-    told = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120, check=False)
-    assert told.returncode == 0, told.stderr
-    found = json.loads(told.stdout.splitlines()[-1])
-    return {name: tasks_pb2.TaskTemplate.FromString(base64.b64decode(text)) for name, text in found.items()}
+    return sdk_templates()
 
 
 def pod_of(tasks: Tasks, name: str) -> Document:
@@ -68,7 +59,9 @@ def test_a_pod_template_written_in_python(tasks: Tasks) -> None:
     assert {"A": "1", "B": "2"}.items() <= env_of(main).items()
     assert main["resources"]["limits"] == {"cpu": "500m", "nvidia.com/gpu": "1", "smarter-devices/fuse": "1"}
     assert side["args"] == ["s3://b/run/a0/1"]
-    assert pod["spec"]["tolerations"] == [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 30}]
+    assert pod["spec"]["tolerations"] == [
+        {"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    ]
     assert pod["spec"]["terminationGracePeriodSeconds"] == 60
     assert pod["metadata"]["labels"]["team"] == "red"
     assert pod["metadata"]["annotations"]["primary_container_name"] == "main"
