@@ -35,7 +35,8 @@ from flyte_manager.config import Settings
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.ids import ActionId
-from flyte_manager.executor.controller import Controller
+from flyte_manager.domain.tasks import World
+from flyte_manager.executor.controller import Controller, Done, Requeue
 from flyte_manager.executor.launching import Launching
 from flyte_manager.executor.outcome import Outcomes
 from flyte_manager.executor.plans import Plans
@@ -63,7 +64,7 @@ from flyte_manager.services.secret import SecretService
 from flyte_manager.services.state import StateService
 from flyte_manager.services.task import TaskService
 from flyte_manager.store.engine import Database
-from flyte_manager.worlds import Middle, Parts
+from flyte_manager.worlds import Middle, Parts, may_be_pods
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,9 @@ ALIASES: Mapping[str, str] = {
 }
 SECOND_INTERRUPT_SECONDS = 5.0
 ABORT_CHECK_SECONDS = 0.1
+LEAVE_CHECK_SECONDS = 0.5
+"""how long to wait while the world is not ours to change"""
+
 ABORT_CHECKS = 70
 """a little longer than the grace period that tasks get"""
 
@@ -89,7 +93,7 @@ async def _serve(settings: Settings, *, started: float) -> int:
         controller: Controller[ActionId]
         middle = _middle(settings, database, wake=lambda action: controller.enqueue(action))
         await middle.projects.seed()
-        parts = await embedded.build(settings, middle, why="tasks run as processes of this machine", stack=stack)
+        parts = await _world(settings, middle, stack)
         stopping = asyncio.Event()
         servers = Servers(_listeners(settings, middle, parts, stopping), stopping=stopping)
         await servers.start()
@@ -120,6 +124,19 @@ def _middle(settings: Settings, database: Database, *, wake: Callable[[ActionId]
     )
 
 
+async def _world(settings: Settings, middle: Middle, stack: AsyncExitStack) -> Parts:
+    """Processes or pods. What belongs to Kubernetes is imported only where it may be pods: it takes a while."""
+    why = "tasks run as processes of this machine"
+    if may_be_pods(settings, os.environ, Path.home()):
+        from flyte_manager import choice, cluster
+
+        chosen = await choice.choose(settings, os.environ, Path.home())
+        if chosen.access is not None:
+            return await cluster.build(settings, middle, access=chosen.access, why=chosen.why, stack=stack)
+        why = chosen.why
+    return await embedded.build(settings, middle, why=why, stack=stack)
+
+
 def _executor(middle: Middle, parts: Parts, *, endpoint: str) -> Controller[ActionId]:
     reconciler = Reconciler(
         reader=middle.reader,
@@ -139,7 +156,11 @@ def _executor(middle: Middle, parts: Parts, *, endpoint: str) -> Controller[Acti
         resources=parts.resources,
         clock=_now,
     )
-    controller = Controller(reconciler.reconcile, reconciler.list_all)
+
+    async def reconcile(key: ActionId) -> Done | Requeue:
+        return await reconciler.reconcile(key) if parts.may_work() else Requeue(LEAVE_CHECK_SECONDS)
+
+    controller = Controller(reconcile, reconciler.list_all)
 
     def changed(action: Action) -> None:
         parts.admission.track(action)
@@ -190,7 +211,9 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
     return [
         connect_app(
             RunServiceASGIApplication,
-            RunService(reader=reader, ledger=ledger, projects=projects, orders=orders, data=data),
+            RunService(
+                reader=reader, ledger=ledger, projects=projects, orders=orders, data=data, platform=parts.platform
+            ),
             edge=edge,
         ),
         connect_app(StateServiceASGIApplication, StateService(reader, ledger), edge=edge),
@@ -205,7 +228,7 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
         ),
         connect_app(ProjectServiceASGIApplication, ProjectService(projects, _now), edge=edge),
         connect_app(SecretServiceASGIApplication, SecretService(projects, parts.secrets), edge=edge),
-        connect_app(ImageServiceASGIApplication, ImageService(), edge=edge),
+        connect_app(ImageServiceASGIApplication, ImageService(pods=parts.world is World.PODS), edge=edge),
         connect_app(IdentityServiceASGIApplication, IdentityService(user, full_name), edge=edge),
         connect_app(AuthMetadataServiceASGIApplication, AuthMetadataService(), edge=edge),
     ]
@@ -229,8 +252,9 @@ def _facts(settings: Settings, servers: Servers, middle: Middle, parts: Parts, s
         health=Endpoint(runs.host, servers.port_of("health")),
         database=settings.database.sqlite.file.absolute(),
         data_dir=middle.folder,
-        mode="embedded",
+        mode=parts.world.value,
         why=world.why,
+        pods=world.pods,
         interpreter=world.interpreter,
         sdk_version=world.sdk_version,
         start=world.start,
@@ -262,7 +286,7 @@ class _Interrupts:
             try:
                 ended.result()
             except* Refusal as refusals:
-                raise refusals.exceptions[0] from None
+                raise _first(refusals) from None
 
     async def _interrupt(self, middle: Middle, parts: Parts) -> None:
         await self._interrupted.wait()
@@ -283,6 +307,12 @@ class _Interrupts:
             if not await parts.running():
                 return
             await asyncio.sleep(ABORT_CHECK_SECONDS)
+
+
+def _first(group: BaseExceptionGroup[Refusal]) -> Refusal:
+    """The refusal itself, however many task groups it went through."""
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 async def _abort_all(middle: Middle) -> None:

@@ -56,7 +56,6 @@ async def build(settings: Settings, middle: Middle, *, why: str, stack: AsyncExi
     def facts() -> WorldFacts:
         return WorldFacts(
             why=why,
-            data=str(middle.folder),
             interpreter=interpreter.python,
             sdk_version=interpreter.sdk_version,
             start=processes.warm_status,
@@ -81,6 +80,7 @@ async def build(settings: Settings, middle: Middle, *, why: str, stack: AsyncExi
         start=start,
         watch=_for_ever,
         ready=_always,
+        may_work=lambda: True,
         running=running,
         facts=facts,
         routes=BlobRoutes(signer, blobs).routes(),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flyte_manager.banner import Endpoint
+from flyte_manager.banner import Endpoint, Pods
+from flyte_manager.config import Settings
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.ports import Blobs, Clock, Links, Logs, Runtime, SecretKeeper
 from flyte_manager.domain.tasks import World
@@ -19,6 +20,7 @@ from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.rpc.routes import Route
 from flyte_manager.store.engine import Database
+from flyte_manager.wire.runs import BARE, Platform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +43,10 @@ class WorldFacts:
     """For the banner."""
 
     why: str
-    data: str
-    interpreter: Path
-    sdk_version: str | None
-    start: str
+    pods: Pods | None = None
+    interpreter: Path | None = None
+    sdk_version: str | None = None
+    start: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,8 @@ class Parts:
     """runs beside the executor until it is cancelled; raises a Refusal when the executor must stop"""
     ready: Callable[[], Awaitable[str | None]]
     """None, or what this world still waits for"""
+    may_work: Callable[[], bool]
+    """whether the executor may change the world now"""
     running: Callable[[], Awaitable[int]]
     """how many attempts run, where they end only when they are told to; 0 where that is nobody's concern"""
     facts: Callable[[], WorldFacts]
@@ -79,3 +83,18 @@ class Parts:
     """of the pods; empty where there are none"""
     interpreter: str = ""
     """the Python of the tasks, where it is not the image's"""
+    platform: Platform = BARE
+    """what attempts show beside what is recorded of them"""
+
+
+def may_be_pods(settings: Settings, environ: Mapping[str, str], home: Path) -> bool:
+    """Whether it could be pods: false spares a start everything that belongs to Kubernetes."""
+    manager = settings.manager
+    if manager.mode != "auto":
+        return manager.mode == "kubernetes"
+    named = manager.kubernetes.kubeconfig or manager.kubernetes.context
+    return bool(named or in_pod(environ) or environ.get("KUBECONFIG") or (home / ".kube" / "config").exists())
+
+
+def in_pod(environ: Mapping[str, str]) -> bool:
+    return "KUBERNETES_SERVICE_HOST" in environ

@@ -35,7 +35,7 @@ class Limits:
 class Deleting(Protocol):
     """What deletes one TaskAction as it was seen, with all that it owns."""
 
-    async def __call__(self, found: Kept) -> None:
+    async def __call__(self, found: Kept, /) -> None:
         """One that is gone, or has changed since, is no error."""
 
 

@@ -26,7 +26,7 @@ class InstanceLock:
 
     def __init__(self, file: Path) -> None:
         """Raises AlreadyServed, and OSError when the lock file can't be made."""
-        self._descriptor = os.open(f"{file.resolve()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(lock_file(file), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -41,6 +41,11 @@ class InstanceLock:
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def lock_file(file: Path) -> Path:
+    """The lock of the database in that file."""
+    return Path(f"{file.resolve()}.lock")
 
 
 def identify(connection: sa.Connection, clock: Clock) -> str:

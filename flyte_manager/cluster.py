@@ -1,0 +1,296 @@
+"""The world with Kubernetes, built: a TaskAction and pods for each action, an object store for data, secrets in the
+cluster.
+
+Before anything works on it, the Lease is ours and all TaskActions and pods are known.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from flyte_manager import banner
+from flyte_manager.blobs.object_store import AccessDenied, BucketMissing, ObjectStore
+from flyte_manager.blobs.providers import Options
+from flyte_manager.config import KubernetesSettings, Settings, StorageSettings
+from flyte_manager.domain.errors import Unavailable, Unready
+from flyte_manager.domain.ids import ActionId
+from flyte_manager.domain.ports import Clock, SecretReference
+from flyte_manager.domain.tasks import World
+from flyte_manager.executor.admission import Admission
+from flyte_manager.executor.foreign import ForeignOrders
+from flyte_manager.executor.outcome import add_to_image
+from flyte_manager.executor.resources import Mirrored
+from flyte_manager.kubernetes import pods
+from flyte_manager.kubernetes.access import Access
+from flyte_manager.kubernetes.client import Client, Forbidden, NotFound
+from flyte_manager.kubernetes.collector import Collector, Limits
+from flyte_manager.kubernetes.crd import INSTALL, NAME
+from flyte_manager.kubernetes.events import Recorder
+from flyte_manager.kubernetes.lease import Holder, ManagerLease
+from flyte_manager.kubernetes.resources import CRDS
+from flyte_manager.kubernetes.runtime import Pods
+from flyte_manager.kubernetes.secrets import KubernetesSecrets
+from flyte_manager.kubernetes.storage_secret import keep_keys
+from flyte_manager.kubernetes.taskactions import TaskActionObjects
+from flyte_manager.kubernetes.verdict import VerdictSettings
+from flyte_manager.store.instance import lock_file
+from flyte_manager.wire.links import LinkTemplate
+from flyte_manager.wire.runs import Platform
+from flyte_manager.worlds import Middle, Parts, WorldFacts
+
+log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 20.0
+UNLIMITED_MEMORY = 1 << 62
+S3_KEYS = {"FLYTE_AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "FLYTE_AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY"}
+"""variable of a task -> key in the Secret, which are the variables of the manager itself"""
+
+
+class KindMissing(Unready):
+    """the cluster ({source}) has no TaskActions: `{install}`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What is open of it."""
+
+    settings: Settings
+    access: Access
+    client: Client
+    store: ObjectStore
+    runtime: Pods
+    objects: TaskActionObjects
+    recorder: Recorder
+    collector: Collector
+    lease: ManagerLease
+
+    async def check(self) -> None:
+        """What a misconfigured cluster or store would let fail later. Raises a Refusal."""
+        try:
+            await self.client.get(CRDS, NAME, metadata_only=True)
+        except NotFound:
+            raise KindMissing(source=self.access.source, install=INSTALL) from None
+        except Forbidden:
+            log.info("this manager may not look at the CRD; whether it is installed will show")
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self.store.probe()
+        except (AccessDenied, BucketMissing):
+            raise
+        except (Unavailable, TimeoutError) as trouble:
+            log.warning("%s", trouble or f"the object store {self.store.root} does not answer in {PROBE_SECONDS:g} s")
+
+    async def known(self) -> None:
+        """Waits until all that is there is known."""
+        await self.objects.synced()
+        await self.runtime.synced()
+
+    async def work(self) -> None:
+        """Follows the cluster until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for name, part in (
+                ("lease", self.lease.hold()),
+                ("task actions", self.objects.run()),
+                ("pods", self.runtime.run()),
+                ("events", self.recorder.run()),
+                ("collector", self.collector.run()),
+            ):
+                group.create_task(part, name=name)
+
+
+async def build(settings: Settings, middle: Middle, *, access: Access, why: str, stack: AsyncExitStack) -> Parts:
+    """Raises a Refusal when a setting can't be right."""
+    kubernetes = settings.manager.kubernetes
+    store = object_store(settings.storage, middle.clock)
+    client = await stack.enter_async_context(open_client(access, kubernetes))
+    cluster = await _open(settings, middle, access=access, client=client, store=store)
+    working: list[asyncio.Task[None]] = []
+
+    async def stop() -> None:
+        for task in working:
+            task.cancel()
+            await asyncio.wait([task])
+        await cluster.lease.release()
+
+    async def start() -> Sequence[ActionId]:
+        await cluster.check()
+        await cluster.lease.acquire()
+        working.append(asyncio.create_task(cluster.work(), name="cluster"))
+        known = asyncio.create_task(cluster.known(), name="cluster known")
+        await asyncio.wait([working[0], known], return_when=asyncio.FIRST_COMPLETED)
+        known.cancel()
+        if working[0].done():
+            working[0].result()
+        return []
+
+    async def watch() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(working[0])
+
+    async def ready() -> str | None:
+        return None if cluster.lease.held else "this manager does not hold its Lease yet"
+
+    stack.push_async_callback(stop)
+    return Parts(
+        world=World.PODS,
+        runtime=cluster.runtime,
+        logs=cluster.runtime,
+        blobs=store,
+        links=store,
+        secrets=KubernetesSecrets(client, namespace=kubernetes.namespace, clock=middle.clock),
+        admission=Admission(cpu=float("inf"), memory=UNLIMITED_MEMORY, wake=middle.wake),
+        resources=Mirrored(
+            objects=cluster.objects,
+            reader=middle.reader,
+            ledger=middle.ledger,
+            runtime=cluster.runtime,
+            foreign=ForeignOrders(middle.projects, store),
+            clock=middle.clock,
+        ),
+        advice=add_to_image,
+        defaults={},
+        endpoint=lambda _: kubernetes.task_endpoint,
+        start=start,
+        watch=watch,
+        ready=ready,
+        may_work=lambda: cluster.lease.held,
+        running=_nobody_asks,
+        facts=lambda: _facts(settings, access, why),
+        allowed_hosts=(_host(kubernetes.task_endpoint),),
+        namespace=kubernetes.namespace,
+        platform=Platform(
+            links=[LinkTemplate.parse(name, uri) for name, uri in kubernetes.log_links],
+            cluster=access.context or access.server,
+        ),
+    )
+
+
+def open_client(access: Access, kubernetes: KubernetesSettings) -> Client:
+    return Client(access, qps=kubernetes.qps, burst=kubernetes.burst)
+
+
+def object_store(storage: StorageSettings, clock: Clock) -> ObjectStore:
+    """Raises BadStorage."""
+    options = Options(
+        endpoint=storage.s3.endpoint,
+        signed_endpoint=storage.signed_endpoint,
+        region=storage.s3.region,
+        access_key_id=storage.s3.access_key_id,
+        secret_access_key=storage.s3.secret_access_key,
+        credentials_file=storage.gcs.credentials_file,
+        account=storage.azure.account,
+        account_key=storage.azure.key,
+    )
+    return ObjectStore(storage.url, options, clock)
+
+
+async def _open(settings: Settings, middle: Middle, *, access: Access, client: Client, store: ObjectStore) -> Cluster:
+    kubernetes, clock = settings.manager.kubernetes, middle.clock
+    namespace = kubernetes.namespace
+    recorder = Recorder(client, namespace=namespace, clock=clock)
+    pod_settings = pods.PodSettings(
+        namespace=namespace,
+        default_cpu=kubernetes.default_cpu,
+        default_memory=kubernetes.default_memory,
+        gpu_resource=kubernetes.gpu_resource,
+        accelerator_label=kubernetes.accelerator_label,
+        service_account=kubernetes.service_account,
+        image_pull_secrets=kubernetes.image_pull_secrets,
+        pod_template=kubernetes.pod_template,
+        pod_defaults=kubernetes.pod_defaults,
+        interruptible_defaults=kubernetes.interruptible_defaults,
+        helper_image=kubernetes.helper_image,
+        storage_env=_storage_env(settings.storage),
+        storage_secret_env=await _storage_keys(settings.storage, client, namespace),
+    )
+    pods.check(pod_settings)
+    objects = TaskActionObjects(client=client, namespace=namespace, wake=middle.wake, recorder=recorder, clock=clock)
+    return Cluster(
+        settings=settings,
+        access=access,
+        client=client,
+        store=store,
+        runtime=Pods(
+            client=client,
+            pod_settings=pod_settings,
+            verdict_settings=VerdictSettings(
+                pending_seconds=kubernetes.pending_seconds,
+                image_pull_seconds=kubernetes.image_pull_seconds,
+                node_lost_seconds=kubernetes.node_lost_seconds,
+            ),
+            blobs=store,
+            wake=lambda attempt: middle.wake(attempt.action),
+            clock=clock,
+            recorder=recorder,
+        ),
+        objects=objects,
+        recorder=recorder,
+        collector=Collector(
+            objects.all,
+            objects.delete,
+            limits=Limits(age=kubernetes.keep_seconds, count=kubernetes.keep_count),
+            clock=clock,
+        ),
+        lease=ManagerLease(
+            client,
+            namespace=namespace,
+            holder=Holder.here(middle.database.instance_id, lock_file(settings.database.sqlite.file)),
+            clock=clock,
+            elapsed=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        ),
+    )
+
+
+def _storage_env(storage: StorageSettings) -> Mapping[str, str]:
+    """What the SDK's storage code needs in every pod, and is no secret."""
+    given = {
+        "FLYTE_AWS_ENDPOINT": storage.s3.endpoint,
+        "AWS_REGION": storage.s3.region,
+        "AZURE_STORAGE_ACCOUNT_NAME": storage.azure.account,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+async def _storage_keys(storage: StorageSettings, client: Client, namespace: str) -> Mapping[str, SecretReference]:
+    """The store's keys for pods, by reference: from the Secret that the settings name, else from one made of them."""
+    scheme = storage.url.partition(":")[0]
+    keys = {
+        "s3": S3_KEYS,
+        "gs": {"GOOGLE_SERVICE_ACCOUNT_KEY": "GOOGLE_SERVICE_ACCOUNT_KEY"},
+    }.get(scheme, {"AZURE_STORAGE_ACCOUNT_KEY": "AZURE_STORAGE_ACCOUNT_KEY"})
+    name = storage.pod_secret
+    if not name:
+        values = {
+            "AWS_ACCESS_KEY_ID": storage.s3.access_key_id if scheme == "s3" else "",
+            "AWS_SECRET_ACCESS_KEY": storage.s3.secret_access_key if scheme == "s3" else "",
+            "AZURE_STORAGE_ACCOUNT_KEY": storage.azure.key if scheme not in ("s3", "gs") else "",
+        }
+        given = {key: value for key, value in values.items() if value}
+        if not given:
+            return {}
+        name = await keep_keys(client, given, namespace=namespace)
+    return {variable: SecretReference(name, key) for variable, key in keys.items()}
+
+
+def _facts(settings: Settings, access: Access, why: str) -> WorldFacts:
+    kubernetes = settings.manager.kubernetes
+    shown = banner.Pods(
+        cluster=access.server,
+        namespace=kubernetes.namespace,
+        endpoint=kubernetes.task_endpoint,
+        storage=settings.storage.url,
+    )
+    return WorldFacts(why=why, pods=shown)
+
+
+def _host(endpoint: str) -> str:
+    return endpoint.rpartition(":")[0].strip("[]")
+
+
+async def _nobody_asks() -> int:
+    """Pods end when they are told to; a manager that ends leaves them running."""
+    return 0
