@@ -82,6 +82,18 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where an attempt runs or ran; empty = not known (yet)."""
+
+    namespace: str = ""
+    pod: str = ""
+    pod_uid: str = ""
+    container: str = ""
+    """that runs the task"""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """The world's view of one attempt, now."""
 
@@ -97,6 +109,7 @@ class Observation:
     transitions: tuple[Transition, ...] = ()
     """times that the world tells for phases"""
     events: tuple[Event, ...] = ()
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,7 @@ class AttemptReport:
     events: tuple[Event, ...] = ()
     reason: str = ""
     """why the attempt waits, for WAITING_FOR_RESOURCES; why it was aborted, for ABORTED"""
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +146,5 @@ class Attempt:
     usage: Usage | None = None
     events: tuple[Event, ...] = field(default=())
     logs_available: bool = False
+    place: Place | None = None
+    """None where attempts have no pods, and before there is one"""

@@ -1,12 +1,14 @@
 """The one decider of phases: what a report, an abort or a signal makes of an action. Used by every world.
 
     report(action, attempt, report, budget) -> Change     the attempt's row and the action's, maybe a next attempt
+    note(action, attempt, seen)             -> Change     events that came alone
     abort(action, attempt, reason, at)      -> Change
     again(action, at), ask_again, replaced  -> Change     the only ways out of a final phase
     step(action, observation, now)          -> Step       what the executor must do to make the world match the row
 
 A failed attempt with attempts left and the next one's QUEUED are one Change: no reader sees FAILED before it is final.
-The first final report wins; a later one is kept as an event of its attempt.
+The first final report wins; a later one is kept as an event of its attempt, as are its events. Events alone change a
+live action's row too, so that its watchers see them, but never a final one's: its revision tells when it ended.
 """
 
 import json
@@ -22,12 +24,16 @@ from flyte_manager.domain.attempts import (
     ErrorKind,
     Event,
     Observation,
+    Place,
     Presence,
     Transition,
 )
 from flyte_manager.domain.errors import Invalid
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
+
+EVENTS_KEPT = 100
+"""of an attempt: a pod that waits for days is told about again and again"""
 
 NO_RETRIES = Budget(retries=0, system_retries=0)
 
@@ -71,9 +77,9 @@ def report(action: Action, attempt: Attempt, told: AttemptReport, budget: Budget
         known = ", ".join(phase.name for phase in (*ROAD, *sorted(FINAL)))
         raise NotATaskPhase(attempt=told.attempt, phase=told.phase.name, known=known)
     if attempt.phase.final or action.final or told.attempt.number != action.attempt:
-        return _late(attempt, told)
+        return _late(action, attempt, told)
     if not told.phase.final and ROAD.index(told.phase) < ROAD.index(attempt.phase):
-        return Change(None)
+        return _noted(action, attempt, events=told.events, place=told.place)
     after = _advance(attempt, told)
     if after == attempt and told.reason == action.reason:
         return Change(None)
@@ -89,6 +95,11 @@ def report(action: Action, attempt: Attempt, told: AttemptReport, budget: Budget
         output_uri=after.output_uri,
     )
     return Change(new, (after,))
+
+
+def note(action: Action, attempt: Attempt, seen: Observation) -> Change:
+    """Keeps what the world tells of the attempt beside its phase, which stays as it is."""
+    return _noted(action, attempt, events=seen.events, place=seen.place)
 
 
 def abort(action: Action, attempt: Attempt | None, *, reason: str, at: datetime) -> Change:
@@ -173,16 +184,27 @@ def _news(action: Action, seen: Observation) -> bool:
     return now > known or (now == known and seen.reason != action.reason)
 
 
-def _late(attempt: Attempt, told: AttemptReport) -> Change:
-    if not told.phase.final or told.phase is attempt.phase:
+def _late(action: Action, attempt: Attempt, told: AttemptReport) -> Change:
+    events = told.events
+    if told.phase.final and told.phase is not attempt.phase:
+        message = f"reported {told.phase.name} after the attempt had ended"
+        if told.failure:
+            message += f": {told.failure.message}"
+        if all(event.message != message for event in attempt.events):
+            events = (*events, Event(told.at, message, reason="LateReport", warning=True))
+    return _noted(action, attempt, events=events, place=told.place)
+
+
+def _noted(action: Action, attempt: Attempt, *, events: tuple[Event, ...], place: Place | None) -> Change:
+    after = replace(attempt, events=_joined(attempt.events, events), place=place or attempt.place)
+    if after == attempt:
         return Change(None)
-    message = f"reported {told.phase.name} after the attempt had ended"
-    if told.failure:
-        message += f": {told.failure.message}"
-    if any(event.message == message for event in attempt.events):
-        return Change(None)
-    event = Event(told.at, message, reason="LateReport", warning=True)
-    return Change(None, (replace(attempt, events=(*attempt.events, event)),))
+    return Change(None if action.final else action, (after,))
+
+
+def _joined(known: tuple[Event, ...], told: tuple[Event, ...]) -> tuple[Event, ...]:
+    news = [event for event in told if event not in known]
+    return (*known, *news)[-EVENTS_KEPT:] if news else known
 
 
 def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
@@ -191,7 +213,6 @@ def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
     road = (Transition(told.phase, told.at), *told.transitions, *attempt.transitions)
     transitions = _in_order({each.phase: each for each in road}.values())
     started = next((each.at for each in transitions if each.phase is Phase.RUNNING), None)
-    events = (*attempt.events, *(event for event in told.events if event not in attempt.events))
     return replace(
         attempt,
         phase=told.phase,
@@ -202,8 +223,9 @@ def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
         output_uri=told.output_uri or attempt.output_uri,
         report_uri=told.report_uri or attempt.report_uri,
         usage=told.usage or attempt.usage,
-        events=events,
+        events=_joined(attempt.events, told.events),
         logs_available=attempt.logs_available or started is not None,
+        place=told.place or attempt.place,
     )
 
 

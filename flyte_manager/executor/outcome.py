@@ -56,6 +56,7 @@ class Outcomes:
             report_uri=report_uri if plan.has_report and await self.blobs.exists(report_uri) else "",
             usage=exited.usage if exited else None,
             events=seen.events,
+            place=seen.place,
         )
 
     async def results(self, action: Action, plan: TaskPlan) -> bytes:

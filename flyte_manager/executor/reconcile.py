@@ -102,6 +102,7 @@ class Reconciler:
         step = lifecycle.step(action, seen, self._clock())
         match step.do:
             case Do.NOTHING:
+                await self._ledger.note(action.attempt_id, seen)
                 if action.final:
                     await self._former_attempt_lives(action)
                 elif seen.presence is Presence.ALIVE:
@@ -197,6 +198,7 @@ class Reconciler:
             transitions=seen.transitions or (running(started) if seen.phase is Phase.RUNNING else ()),
             events=seen.events,
             reason=seen.reason,
+            place=seen.place,
         )
         await self._ledger.report(told, plan.budget)
         return Done()

@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action, Budget, Resource, Run
-from flyte_manager.domain.attempts import Attempt, AttemptReport, ErrorKind, Failure
+from flyte_manager.domain.attempts import Attempt, AttemptReport, ErrorKind, Failure, Observation
 from flyte_manager.domain.errors import (
     ActionDiffers,
     Invalid,
-    Missing,
     NotGiven,
     RunDiffers,
     RunEnded,
@@ -28,7 +27,7 @@ from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.wakeups import Wakeups
-from flyte_manager.ledger.watch import known_action
+from flyte_manager.ledger.watch import UnknownAttempt, known_action
 from flyte_manager.store import actions, attempts, runs, tasks
 from flyte_manager.store.engine import Database, Transaction
 
@@ -38,10 +37,6 @@ T = TypeVar("T")
 
 class NotACondition(Unready):
     """action {name!r} is not a condition: only conditions take a signal."""
-
-
-class UnknownAttempt(Missing):
-    """action {name!r} has no attempt {number}: attempts count from 1, and only tasks have them."""
 
 
 class SignalledAlready(Unready):
@@ -177,6 +172,22 @@ class Ledger:
         def write(work: _Work) -> None:
             action = known_action(work.tx.connection, told.attempt.action)
             work.save(lifecycle.report(action, _known_attempt(work, told.attempt), told, budget), action)
+
+        await self._write(write)
+
+    async def note(self, attempt: AttemptId, seen: Observation) -> None:
+        """Warnings that came without a change of phase; other events come with the next report. Raises UnknownAction,
+        UnknownAttempt."""
+        warnings = [event for event in seen.events if event.warning]
+        if not warnings:
+            return
+        known = await self._database.read(lambda connection: attempts.get(connection, attempt))
+        if known is not None and all(event in known.events for event in warnings):
+            return
+
+        def write(work: _Work) -> None:
+            action = known_action(work.tx.connection, attempt.action)
+            work.save(lifecycle.note(action, _known_attempt(work, attempt), seen), action)
 
         await self._write(write)
 

@@ -6,10 +6,11 @@ from contextlib import aclosing
 
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action, ActionHistory, Run, TaskName
+from flyte_manager.domain.attempts import Attempt, Event
 from flyte_manager.domain.catalog import DeployedTask
-from flyte_manager.domain.errors import UnknownAction, UnknownRun
+from flyte_manager.domain.errors import Missing, UnknownAction, UnknownRun
 from flyte_manager.domain.filters import Query
-from flyte_manager.domain.ids import ROOT, ActionId, RunId
+from flyte_manager.domain.ids import ROOT, ActionId, AttemptId, RunId
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.store import actions, attempts, runs, tasks
 from flyte_manager.store.engine import Connection, Database
@@ -17,6 +18,10 @@ from flyte_manager.store.engine import Connection, Database
 RESYNC_SECONDS = 30.0
 
 Page = Callable[[Connection, actions.Cursor], Sequence[Action]]
+
+
+class UnknownAttempt(Missing):
+    """action {name!r} has no attempt {number}: attempts count from 1, and only tasks have them."""
 
 
 class Reader:
@@ -71,6 +76,19 @@ class Reader:
         """Raises UnknownAction."""
         return await self._database.read(lambda connection: history(connection, action))
 
+    async def attempt(self, action: ActionId, number: int = 0) -> Attempt:
+        """The attempt with that number, 0 = the present one. Raises UnknownAction, UnknownAttempt."""
+
+        def query(connection: Connection) -> Attempt:
+            record = known_action(connection, action)
+            asked = AttemptId(action, number or record.attempt)
+            found = attempts.get(connection, asked)
+            if found is None:
+                raise UnknownAttempt(name=action.name, number=asked.number)
+            return found
+
+        return await self._database.read(query)
+
     async def run_history(self, run: RunId) -> tuple[Run, ActionHistory]:
         """The run and its root action. Raises UnknownRun."""
 
@@ -90,6 +108,23 @@ class Reader:
                     revision = seen.action.revision
                     yield seen
                 if seen.action.final:
+                    return
+                await _next(event)
+
+    async def follow_events(self, action: ActionId, number: int = 0) -> AsyncGenerator[Sequence[Event], None]:
+        """The events of the attempt (0 = the one that is present now), then new ones; ends when the attempt is final.
+        Raises UnknownAction, UnknownAttempt."""
+        with self._wakeups.subscribe(action) as event:
+            told: set[Event] = set()
+            while True:
+                event.clear()
+                seen = await self.attempt(action, number)
+                number = seen.id.number
+                news = [each for each in seen.events if each not in told]
+                if news:
+                    told.update(news)
+                    yield news
+                if seen.phase.final:
                     return
                 await _next(event)
 

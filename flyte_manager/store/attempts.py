@@ -1,13 +1,14 @@
 """Rows of table attempts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from flyte_manager.domain.actions import Action
-from flyte_manager.domain.attempts import Attempt, Event, Transition, Usage
+from flyte_manager.domain.attempts import Attempt, Event, Place, Transition, Usage
 from flyte_manager.domain.ids import ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.store.actions import failure
@@ -90,6 +91,7 @@ def _values(attempt: Attempt) -> dict[str, object]:
         "logs_available": attempt.logs_available,
         "transitions": [{"phase": each.phase.name, "at": each.at.isoformat()} for each in attempt.transitions],
         "events": [_event_values(each) for each in attempt.events],
+        "place": asdict(attempt.place) if attempt.place else None,
     }
 
 
@@ -117,4 +119,5 @@ def _attempt(row: "sa.Row[Any]") -> Attempt:
         usage=None if row.cpu_seconds is None else Usage(row.cpu_seconds, row.peak_memory or 0),
         events=tuple(_event(each) for each in row.events),
         logs_available=bool(row.logs_available),
+        place=Place(**row.place) if row.place else None,
     )

@@ -154,6 +154,7 @@ attempts = sa.Table(
     sa.Column("logs_available", sa.Boolean, nullable=False, server_default="0"),
     sa.Column("transitions", sa.JSON, nullable=False),
     sa.Column("events", sa.JSON, nullable=False),
+    sa.Column("place", sa.JSON(none_as_null=True), nullable=True),
 )
 
 task_specs = sa.Table(

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flyte_manager.domain.attempts import Exit, Observation, Presence, StopReason, Usage
+from flyte_manager.domain.attempts import Event, Exit, Observation, Place, Presence, StopReason, Usage
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.ports import Clock, Launch, LaunchRefused, Wake
 
@@ -44,6 +44,9 @@ class FakeRuntime:
     stopped: list[AttemptId] = field(default_factory=list)
     settled: list[AttemptId] = field(default_factory=list)
     forgotten: list[AttemptId] = field(default_factory=list)
+    events: tuple[Event, ...] = ()
+    """told of every attempt that there is"""
+    place: Place | None = None
     most_alive: int = 0
     _lives: dict[AttemptId, _Life] = field(default_factory=dict)
     _alive: int = 0
@@ -72,7 +75,9 @@ class FakeRuntime:
         life = self._lives.get(attempt)
         if life is None:
             return Observation(Presence.ABSENT)
-        return Observation(life.presence, started_at=life.started_at, exit=life.exit)
+        return Observation(
+            life.presence, started_at=life.started_at, exit=life.exit, events=self.events, place=self.place
+        )
 
     async def stop(self, attempt: AttemptId) -> None:
         await asyncio.sleep(0)

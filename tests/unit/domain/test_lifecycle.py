@@ -16,6 +16,7 @@ from flyte_manager.domain.attempts import (
     Event,
     Failure,
     Observation,
+    Place,
     Presence,
     Transition,
     Usage,
@@ -29,6 +30,7 @@ from tests.fakes.orders import action_id
 USER = Failure(ErrorKind.USER, "ValueError", "no")
 SYSTEM = Failure(ErrorKind.SYSTEM, "ProcessVanished", "gone")
 FATAL = Failure(ErrorKind.USER, "ValueError", "no", recoverable=False)
+WARNING = Event(NOW, "no space left", "Evicted", warning=True)
 
 
 def task(**fields: object) -> Action:
@@ -220,3 +222,59 @@ def test_whatever_is_told_attempts_make_sense(seed: int) -> None:
         assert list(attempts) == list(range(1, action.attempt + 1))
         assert attempts[action.attempt].phase is action.phase
         assert not before.final or action == before
+
+
+def test_events_alone_change_the_row_of_a_live_action_and_no_phase() -> None:
+    action = task()
+    running = lifecycle.report(action, first(action), told(Phase.RUNNING, 1), Budget())
+    assert running.action is not None
+    (attempt,) = running.attempts
+    for change in (
+        lifecycle.report(running.action, attempt, told(Phase.INITIALIZING, 2, events=(WARNING,)), Budget()),
+        lifecycle.note(running.action, attempt, Observation(Presence.ALIVE, events=(WARNING,))),
+    ):
+        assert change == lifecycle.Change(running.action, (replace(attempt, events=(WARNING,)),))
+        again = lifecycle.note(running.action, change.attempts[0], Observation(Presence.ALIVE, events=(WARNING,)))
+        assert again == lifecycle.Change(None)
+
+
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.FAILED, Phase.SUCCEEDED])
+def test_events_that_come_after_the_end_are_kept_and_leave_the_action_as_it_was(phase: Phase) -> None:
+    action = task(phase=Phase.FAILED, ended_at=NOW)
+    attempt = replace(first(action), phase=Phase.FAILED, ended_at=NOW)
+    change = lifecycle.report(action, attempt, told(phase, 5, events=(WARNING,)), Budget(retries=9))
+    assert change.action is None
+    (after,) = change.attempts
+    assert replace(after, events=()) == attempt
+    assert after.events[0] == WARNING
+    assert len(after.events) == (2 if phase is Phase.SUCCEEDED else 1)
+    assert lifecycle.report(action, after, told(phase, 5, events=(WARNING,)), Budget()) == lifecycle.Change(None)
+
+
+def test_events_of_a_former_attempt_are_kept_there() -> None:
+    action = task()
+    failed = lifecycle.report(action, first(action), told(Phase.FAILED, 1), Budget(retries=1))
+    assert failed.action is not None
+    former, _ = failed.attempts
+    change = lifecycle.report(failed.action, former, told(Phase.FAILED, 2, events=(WARNING,)), Budget(retries=1))
+    assert change == lifecycle.Change(failed.action, (replace(former, events=(WARNING,)),))
+
+
+def test_of_an_attempt_that_is_told_about_without_end_the_newest_events_are_kept() -> None:
+    action = task()
+    attempt = first(action)
+    for number in range(lifecycle.EVENTS_KEPT + 5):
+        seen = Observation(Presence.ALIVE, events=(replace(WARNING, message=str(number)),))
+        (attempt,) = lifecycle.note(action, attempt, seen).attempts
+    assert len(attempt.events) == lifecycle.EVENTS_KEPT
+    assert attempt.events[-1].message == str(lifecycle.EVENTS_KEPT + 4)
+
+
+def test_the_last_place_that_was_told_is_kept() -> None:
+    action, early, late = task(), Place("flyte", "p", "u", "main"), Place("flyte", "p", "u", "main", "node-1")
+    waiting = lifecycle.report(action, first(action), told(Phase.WAITING_FOR_RESOURCES, place=early), Budget())
+    assert waiting.action is not None
+    running = lifecycle.report(waiting.action, waiting.attempts[0], told(Phase.RUNNING, 1, place=late), Budget())
+    assert running.action is not None
+    ended = lifecycle.report(running.action, running.attempts[0], told(Phase.SUCCEEDED, 2), Budget())
+    assert [each.attempts[0].place for each in (waiting, running, ended)] == [early, late, late]

@@ -9,7 +9,7 @@ from flyteidl2.core import execution_pb2, security_pb2
 from flyteidl2.task import task_definition_pb2
 
 from flyte_manager.domain.actions import Budget
-from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, StopReason
+from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Event, Failure, Place, StopReason
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import ROAD, Phase
@@ -89,6 +89,28 @@ async def test_an_end_is_reported_with_all_phases_and_frees_what_was_held(middle
     assert attempt.usage.peak_memory == 64 << 20
     assert middle.runtime.forgotten == [FIRST]
     assert is_idle(middle)
+
+
+async def test_where_it_runs_and_what_is_told_of_it_is_kept_also_when_nothing_else_changes(
+    middle: Middle, clock: FakeClock
+) -> None:
+    pulled, evicted = Event(clock(), "pulled"), Event(clock(), "no space left", "Evicted", warning=True)
+    late = Event(clock(), "node went away", "NodeNotReady", warning=True)
+    middle.runtime.place, middle.runtime.events = Place("flyte", "r1-a0-0"), (pulled,)
+    await start(middle)
+    present = await middle.reader.attempt(ROOT)
+    assert (present.place, present.events) == (Place("flyte", "r1-a0-0"), (pulled,))
+    middle.runtime.events = (pulled, evicted)
+    assert await middle.reconciler.reconcile(ROOT) == Done()
+    assert (await middle.reader.attempt(ROOT)).events == (pulled, evicted)
+    middle.runtime.place = Place("flyte", "r1-a0-0", node="node-1")
+    middle.runtime.finish(FIRST, 0)
+    assert await middle.reconciler.reconcile(ROOT) == Done()
+    middle.runtime.events = (pulled, evicted, late)
+    assert await middle.reconciler.reconcile(ROOT) == Done()
+    ended = await middle.reader.attempt(ROOT)
+    assert (ended.phase, ended.place) == (Phase.SUCCEEDED, middle.runtime.place)
+    assert ended.events == (pulled, evicted, late)
 
 
 async def test_a_fast_task_is_first_seen_finished_with_the_phases_between(middle: Middle) -> None:

@@ -11,7 +11,8 @@ from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.lifecycle import NotATaskPhase
 from flyte_manager.domain.orders import NewAction
 from flyte_manager.domain.phases import Phase
-from flyte_manager.ledger.ledger import BaseDiffers, NotACondition, SignalledAlready, UnknownAttempt
+from flyte_manager.ledger.ledger import BaseDiffers, NotACondition, SignalledAlready
+from flyte_manager.ledger.watch import UnknownAttempt
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle, told
 from tests.fakes.orders import action_id, new_condition, new_run, new_task, new_trace, run_id, task_spec

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from flyte_manager.domain.actions import Action, Budget
-from flyte_manager.domain.attempts import ErrorKind, Failure
+from flyte_manager.domain.attempts import ErrorKind, Event, Failure, Observation, Place, Presence
+from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle, told
@@ -106,3 +108,44 @@ async def test_watchers_that_leave_leave_nothing_behind(middle: Middle) -> None:
     await anext(watch)
     await watch.aclose()
     assert middle.ledger._wakeups._waiting == {}
+
+
+async def test_a_warning_that_comes_alone_is_kept_once_and_other_events_wait_for_the_next_report(
+    middle: Middle, clock: FakeClock
+) -> None:
+    await middle.ledger.create_run(new_run())
+    attempt = AttemptId(action_id(), 1)
+    normal, warning = Event(clock(), "pulled", "Pulled"), Event(clock(), "no space", "Evicted", warning=True)
+    before = (await middle.action(action_id())).revision
+    await middle.ledger.note(attempt, Observation(Presence.ALIVE, events=(normal,)))
+    assert (await middle.action(action_id())).revision == before
+    await middle.ledger.note(attempt, Observation(Presence.ALIVE, events=(normal, warning)))
+    after = (await middle.action(action_id())).revision
+    assert after > before
+    await middle.ledger.note(attempt, Observation(Presence.ALIVE, events=(normal, warning)))
+    assert (await middle.action(action_id())).revision == after
+    assert (await middle.reader.attempt(action_id())).events == (normal, warning)
+
+
+async def test_late_events_of_a_failed_child_do_not_make_it_look_younger_than_its_parents_attempt(
+    middle: Middle, clock: FakeClock
+) -> None:
+    """Its revision tells that it failed before: else the parent's retry would take the old failure for its own."""
+    await middle.ledger.create_run(new_run())
+    await middle.ledger.enqueue(new_task("c1"))
+    await failed(middle, "c1", clock, Budget())
+    await failed(middle, "a0", clock, Budget(retries=1))
+    event = Event(clock(), "node went away", "NodeNotReady", warning=True)
+    late = told(await middle.action(action_id("c1")), Phase.FAILED, clock, failure=USER)
+    await middle.ledger.report(replace(late, events=(event,)), Budget())
+    assert await snapshot(middle.reader.follow_children(action_id())) == []
+    assert (await middle.reader.attempt(action_id("c1"))).events == (event,)
+
+
+async def test_where_an_attempt_runs_is_kept_whole(middle: Middle, clock: FakeClock) -> None:
+    await middle.ledger.create_run(new_run())
+    assert (await middle.reader.attempt(action_id())).place is None
+    place = Place("flyte", "r1-a0-0", "uid-1", "main", "node-1")
+    report = replace(told(await middle.action(action_id()), Phase.RUNNING, clock), place=place)
+    await middle.ledger.report(report, Budget())
+    assert (await middle.reader.attempt(action_id())).place == place

@@ -1,4 +1,4 @@
-"""Name and uid of the TaskAction that was made for an action."""
+"""Name and uid of the TaskAction that was made for an action; where each attempt runs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     for name in ("resource_name", "resource_uid"):
         op.add_column("actions", sa.Column(name, sa.Text(), server_default="", nullable=False))
+    op.add_column("attempts", sa.Column("place", sa.JSON(), nullable=True))
 
 
 def downgrade() -> None:
