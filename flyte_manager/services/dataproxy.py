@@ -156,12 +156,17 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
         """An attempt is one process, so that every pod selector means the same."""
         attempt = await self._attempt(ids.action_id(request.action_id), request.attempt)
 
+        async def look() -> Attempt | None:
+            return await self._database.read(lambda connection: attempts.get(connection, attempt.id))
+
         async def ended() -> bool:
-            found = await self._database.read(lambda connection: attempts.get(connection, attempt.id))
+            found = await look()
             return found is None or found.phase.final
 
+        placed: Attempt | None = None
         async for lines in self._logs.tail(attempt.id, ended=ended):
-            for page in data.log_pages(lines, attempt):
+            placed = placed or await look()  # where there is a log, there is a pod
+            for page in data.log_pages(lines, placed or attempt):
                 yield page
 
     async def _spec(self, request: pb.UploadInputsRequest) -> task_definition_pb2.TaskSpec:

@@ -6,7 +6,7 @@ from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_connect
 from flyteidl2.workflow import run_service_pb2 as pb
 
-from flyte_manager.domain.errors import Unsupported
+from flyte_manager.domain.errors import Unready, Unsupported
 from flyte_manager.domain.filters import next_token
 from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, check_scope, check_task
 from flyte_manager.domain.phases import Kind
@@ -18,21 +18,35 @@ from flyte_manager.services.context import Context
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.store.runs import Scope
-from flyte_manager.wire import ids, listing, runs
+from flyte_manager.wire import ids, listing, places, runs
 from flyte_manager.wire.conditions import answer
 from flyte_manager.wire.data import outputs_file
 from flyte_manager.wire.enriched import Enriched
+from flyte_manager.wire.runs import BARE, Platform
+from flyte_manager.wire.times import timestamp
+
+
+class NoLogYet(Unready):
+    """attempt {attempt} has no log: it is {phase} and did not start. WatchActionDetails tells when logs_available."""
 
 
 class RunService(run_service_connect.RunService):
     def __init__(
-        self, *, reader: Reader, ledger: Ledger, projects: Projects, orders: RunOrders, data: DataProxyService
+        self,
+        *,
+        reader: Reader,
+        ledger: Ledger,
+        projects: Projects,
+        orders: RunOrders,
+        data: DataProxyService,
+        platform: Platform = BARE,
     ) -> None:
         self._reader = reader
         self._projects = projects
         self._ledger = ledger
         self._orders = orders
         self._data = data
+        self._platform = platform
 
     async def create_run(self, request: pb.CreateRunRequest, ctx: Context) -> pb.CreateRunResponse:
         order = await self._orders.order(request, ctx.request_headers().get("x-request-id", ""))
@@ -41,14 +55,14 @@ class RunService(run_service_connect.RunService):
 
     async def get_run_details(self, request: pb.GetRunDetailsRequest, _ctx: Context) -> pb.GetRunDetailsResponse:
         run, root = await self._reader.run_history(ids.run_id(request.run_id))
-        return pb.GetRunDetailsResponse(details=runs.run_details(run, root))
+        return pb.GetRunDetailsResponse(details=runs.run_details(run, root, self._platform))
 
     async def watch_run_details(
         self, request: pb.WatchRunDetailsRequest, _ctx: Context
     ) -> AsyncIterator[pb.WatchRunDetailsResponse]:
         run = await self._reader.run(ids.run_id(request.run_id))
         async for root in self._reader.follow_action(ActionId(run.id, ROOT)):
-            yield pb.WatchRunDetailsResponse(details=runs.run_details(run, root))
+            yield pb.WatchRunDetailsResponse(details=runs.run_details(run, root, self._platform))
 
     async def get_action_details(
         self, request: pb.GetActionDetailsRequest, _ctx: Context
@@ -61,7 +75,8 @@ class RunService(run_service_connect.RunService):
         action = ids.action_id(request.action_id)
         run = await self._reader.run(action.run) if action.name == ROOT else None
         async for seen in self._reader.follow_action(action):
-            yield pb.WatchActionDetailsResponse(details=runs.action_details(seen, run=run))
+            details = runs.action_details(seen, run=run, platform=self._platform)
+            yield pb.WatchActionDetailsResponse(details=details)
 
     async def get_action_data(self, request: pb.GetActionDataRequest, ctx: Context) -> pb.GetActionDataResponse:
         asked = dataproxy_service_pb2.GetActionDataRequest(action_id=request.action_id)
@@ -114,24 +129,34 @@ class RunService(run_service_connect.RunService):
         return pb.SignalEventResponse()
 
     async def get_action_log_context(
-        self, _request: pb.GetActionLogContextRequest, _ctx: Context
+        self, request: pb.GetActionLogContextRequest, _ctx: Context
     ) -> pb.GetActionLogContextResponse:
-        raise Unsupported(what="GetActionLogContext (DataProxyService.TailLogs gives the log)")
+        attempt = await self._reader.attempt(ids.action_id(request.action_id), request.attempt)
+        context = places.log_context(attempt)
+        if context is None:
+            raise NoLogYet(attempt=attempt.id, phase=attempt.phase.name)
+        response = pb.GetActionLogContextResponse(log_context=context, cluster=self._platform.cluster)
+        if attempt.started_at:
+            response.start_time.CopyFrom(timestamp(attempt.started_at))
+        if attempt.ended_at:
+            response.end_time.CopyFrom(timestamp(attempt.ended_at))
+        return response
+
+    async def watch_cluster_events(
+        self, request: pb.WatchClusterEventsRequest, _ctx: Context
+    ) -> AsyncIterator[pb.WatchClusterEventsResponse]:
+        async for events in self._reader.follow_events(ids.action_id(request.id), request.attempt):
+            yield pb.WatchClusterEventsResponse(cluster_events=[runs.cluster_event(each) for each in events])
 
     def watch_runs(self, _request: pb.WatchRunsRequest, _ctx: Context) -> AsyncIterator[pb.WatchRunsResponse]:
         raise Unsupported(what="WatchRuns (ListRuns gives the runs)")
-
-    def watch_cluster_events(
-        self, _request: pb.WatchClusterEventsRequest, _ctx: Context
-    ) -> AsyncIterator[pb.WatchClusterEventsResponse]:
-        raise Unsupported(what="WatchClusterEvents (GetActionDetails gives each attempt's events)")
 
     def watch_groups(self, _request: pb.WatchGroupsRequest, _ctx: Context) -> AsyncIterator[pb.WatchGroupsResponse]:
         raise Unsupported(what="WatchGroups (ListRuns gives the runs)")
 
     async def _details(self, action: ActionId) -> run_definition_pb2.ActionDetails:
         run = await self._reader.run(action.run) if action.name == ROOT else None
-        return runs.action_details(await self._reader.history(action), run=run)
+        return runs.action_details(await self._reader.history(action), run=run, platform=self._platform)
 
 
 def _scope(request: pb.ListRunsRequest) -> Scope:

@@ -15,6 +15,7 @@ from flyte_manager.domain.attempts import Attempt
 from flyte_manager.domain.errors import Unready
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import LogLine
+from flyte_manager.wire import places
 from flyte_manager.wire.times import timestamp
 
 PAGE_LINES = 500
@@ -132,12 +133,5 @@ def _line(line: LogLine) -> payload_pb2.LogLine:
 
 
 def _page(lines: Sequence[payload_pb2.LogLine], attempt: Attempt) -> dataproxy_service_pb2.TailLogsResponse:
-    action = attempt.id.action
-    container = payload_pb2.ContainerIdentifier(
-        kubernetes_namespace=f"{action.run.project}-{action.run.domain}",
-        kubernetes_pod_name=f"{action.run.name}-{action.name}-{attempt.id.number - 1}",
-        kubernetes_container_name="task",
-    )
-    return dataproxy_service_pb2.TailLogsResponse(
-        logs=[dataproxy_service_pb2.TailLogsResponse.Logs(lines=lines, container=container)]
-    )
+    logs = dataproxy_service_pb2.TailLogsResponse.Logs(lines=lines, container=places.container(attempt))
+    return dataproxy_service_pb2.TailLogsResponse(logs=[logs])

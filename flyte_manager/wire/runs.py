@@ -1,5 +1,7 @@
 """Runs, actions and their attempts, as RunService shows them."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from flyteidl2.common import identity_pb2
@@ -10,9 +12,23 @@ from flyteidl2.workflow import run_definition_pb2 as pb
 from flyte_manager.domain.actions import Action, ActionHistory, Run
 from flyte_manager.domain.attempts import Attempt, ErrorKind, Event, Failure
 from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.wire import places
 from flyte_manager.wire.ids import action_proto, task_proto
+from flyte_manager.wire.links import LinkTemplate, task_logs
 from flyte_manager.wire.phases import phase_proto
 from flyte_manager.wire.times import timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What all attempts are shown with."""
+
+    links: Sequence[LinkTemplate] = ()
+    cluster: str = ""
+    """name of the cluster where they run; empty where there is none"""
+
+
+BARE = Platform()
 
 
 def action(record: Action, *, run: Run | None = None) -> pb.Action:
@@ -25,17 +41,18 @@ def run(record: Run, root: Action) -> pb.Run:
     return pb.Run(action=action(root, run=record), labels=spec.labels.values)
 
 
-def run_details(record: Run, root: ActionHistory) -> pb.RunDetails:
-    return pb.RunDetails(run_spec=run_pb2.RunSpec.FromString(record.run_spec), action=action_details(root, run=record))
+def run_details(record: Run, root: ActionHistory, platform: Platform = BARE) -> pb.RunDetails:
+    details = action_details(root, run=record, platform=platform)
+    return pb.RunDetails(run_spec=run_pb2.RunSpec.FromString(record.run_spec), action=details)
 
 
-def action_details(history: ActionHistory, *, run: Run | None = None) -> pb.ActionDetails:
+def action_details(history: ActionHistory, *, run: Run | None = None, platform: Platform = BARE) -> pb.ActionDetails:
     record = history.action
     details = pb.ActionDetails(
         id=action_proto(record.id),
         metadata=_metadata(record, run),
         status=_status(record),
-        attempts=[_attempt(each) for each in history.attempts],
+        attempts=[_attempt(each, platform) for each in history.attempts],
     )
     if record.failure and record.final:
         details.error_info.CopyFrom(_error(record.failure))
@@ -47,6 +64,8 @@ def action_details(history: ActionHistory, *, run: Run | None = None) -> pb.Acti
     match record.kind:
         case Kind.TASK:
             details.task.CopyFrom(task_definition_pb2.TaskSpec.FromString(history.spec))
+            for shown, each in zip(details.attempts, history.attempts, strict=True):
+                shown.log_info.extend(task_logs(details.task.task_template, each, platform.links))
         case Kind.TRACE:
             details.trace.CopyFrom(pb.TraceAction.FromString(history.spec).spec)
         case Kind.CONDITION:
@@ -88,13 +107,15 @@ def _status(record: Action) -> pb.ActionStatus:
     return status
 
 
-def _attempt(record: Attempt) -> pb.ActionAttempt:
+def _attempt(record: Attempt, platform: Platform) -> pb.ActionAttempt:
     attempt = pb.ActionAttempt(
         phase=phase_proto(record.phase),
         attempt=record.id.number,
         outputs=common_pb2.OutputReferences(output_uri=record.output_uri, report_uri=record.report_uri),
         logs_available=record.logs_available,
-        cluster_events=[_event(each) for each in record.events],
+        cluster_events=[cluster_event(each) for each in record.events],
+        cluster=platform.cluster,
+        log_context=places.log_context(record),
     )
     attempt.start_time.CopyFrom(timestamp(record.started_at or record.created_at))
     if record.ended_at:
@@ -109,7 +130,7 @@ def _attempt(record: Attempt) -> pb.ActionAttempt:
     return attempt
 
 
-def _event(event: Event) -> pb.ClusterEvent:
+def cluster_event(event: Event) -> pb.ClusterEvent:
     kind = pb.ClusterEvent.TYPE_WARNING if event.warning else pb.ClusterEvent.TYPE_NORMAL
     return pb.ClusterEvent(
         occurred_at=timestamp(event.at),

@@ -40,6 +40,7 @@ from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.services.state import StateService
 from flyte_manager.store.engine import Database
 from flyte_manager.wire.ids import action_proto, run_proto
+from flyte_manager.wire.runs import BARE, Platform
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import told
 from tests.fakes.orders import action_id, condition_spec, run_id, task_spec
@@ -116,7 +117,7 @@ def named(name: str = "a0", run: str = "r1") -> identifier_pb2.ActionIdentifier:
 
 
 @asynccontextmanager
-async def flowing(folder: Path) -> AsyncIterator[Flows]:
+async def flowing(folder: Path, *, platform: Platform = BARE) -> AsyncIterator[Flows]:
     """Everything, on a free port, with its database and store in the folder."""
     clock = FakeClock()
     database = Database.open(folder / "flyte.db", clock=clock)
@@ -136,7 +137,9 @@ async def flowing(folder: Path) -> AsyncIterator[Flows]:
         services: list[tuple[Any, object]] = [
             (
                 run_service_connect.RunServiceASGIApplication,
-                RunService(reader=reader, ledger=ledger, projects=projects, orders=orders, data=data),
+                RunService(
+                    reader=reader, ledger=ledger, projects=projects, orders=orders, data=data, platform=platform
+                ),
             ),
             (state_connect.StateServiceASGIApplication, StateService(reader, ledger)),
             (queue_service_connect.QueueServiceASGIApplication, QueueService(ledger, enqueue)),

@@ -19,6 +19,7 @@ from flyteidl2.imagebuilder import service_connect as image_connect
 from flyteidl2.project import project_service_connect
 from flyteidl2.secret import secret_connect
 from flyteidl2.task import task_service_connect
+from flyteidl2.workflow import run_logs_service_connect
 
 from flyte_manager.blobs.directory import Directory
 from flyte_manager.blobs.signed import SignedLinks, Signer
@@ -40,6 +41,7 @@ from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.identity import IdentityService
 from flyte_manager.services.image import ImageService
 from flyte_manager.services.project import ProjectService
+from flyte_manager.services.run_logs import RunLogsService
 from flyte_manager.services.secret import SecretService
 from flyte_manager.services.task import TaskService
 from flyte_manager.store import actions, attempts
@@ -71,11 +73,14 @@ class Lines:
         self.pages: list[list[LogLine]] = []
         self.later: list[LogLine] = []
         self.asked: list[AttemptId] = []
+        self.before_first: Callable[[], Awaitable[None]] | None = None
 
     async def tail(
         self, attempt: AttemptId, *, ended: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[Sequence[LogLine]]:
         self.asked.append(attempt)
+        if self.before_first:
+            await self.before_first()
         for page in self.pages:
             yield page
         if await ended():
@@ -106,6 +111,13 @@ class Manager:
     def data(self) -> dataproxy_service_connect.DataProxyServiceClient:
         client: dataproxy_service_connect.DataProxyServiceClient = self._client(
             dataproxy_service_connect.DataProxyServiceClient
+        )
+        return client
+
+    @property
+    def run_logs(self) -> run_logs_service_connect.RunLogsServiceClient:
+        client: run_logs_service_connect.RunLogsServiceClient = self._client(
+            run_logs_service_connect.RunLogsServiceClient
         )
         return client
 
@@ -156,7 +168,7 @@ async def is_ready() -> str | None:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, create_on_write: bool = True) -> AsyncIterator[Manager]:
+async def running(folder: Path, *, create_on_write: bool = True, pods: bool = False) -> AsyncIterator[Manager]:
     """Everything, on a free port, with its database and store in the folder."""
     clock = Clock()
     database = Database.open(folder / "flyte.db", clock=clock)
@@ -169,6 +181,7 @@ async def running(folder: Path, *, create_on_write: bool = True) -> AsyncIterato
         data = DataProxyService(projects=projects, blobs=directory, links=links, database=database, logs=logs)
         services: list[tuple[Any, object]] = [
             (dataproxy_service_connect.DataProxyServiceASGIApplication, data),
+            (run_logs_service_connect.RunLogsServiceASGIApplication, RunLogsService(data)),
             (cluster_connect.ClusterServiceASGIApplication, ClusterService()),
             (project_service_connect.ProjectServiceASGIApplication, ProjectService(projects, clock)),
             (
@@ -176,7 +189,7 @@ async def running(folder: Path, *, create_on_write: bool = True) -> AsyncIterato
                 TaskService(projects=projects, database=database, clock=clock),
             ),
             (secret_connect.SecretServiceASGIApplication, SecretService(projects, vault)),
-            (image_connect.ImageServiceASGIApplication, ImageService()),
+            (image_connect.ImageServiceASGIApplication, ImageService(pods=pods)),
             (identity_connect.IdentityServiceASGIApplication, IdentityService("ada", "Ada L.")),
             (auth_service_connect.AuthMetadataServiceASGIApplication, AuthMetadataService()),
         ]

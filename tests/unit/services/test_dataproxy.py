@@ -13,9 +13,11 @@ from flyteidl2.core import interface_pb2, literals_pb2, tasks_pb2
 from flyteidl2.dataproxy import dataproxy_service_pb2 as pb
 from flyteidl2.logs.dataplane import payload_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2, task_service_pb2
+from flyteidl2.workflow import run_logs_service_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from flyte_manager.domain import lifecycle
+from flyte_manager.domain.attempts import Place
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import LogLine
@@ -285,6 +287,37 @@ async def test_logs_of_an_attempt_are_followed_until_that_attempt_is_final(manag
     assert len([message async for message in manager.data.tail_logs(tail(1))]) == 1
     assert [message async for message in manager.data.tail_logs(tail())] == []
     assert [attempt.number for attempt in manager.logs.asked] == [1, 2]
+
+
+async def test_a_log_says_from_which_pod_it_comes_even_if_that_came_after_the_question(manager: Manager) -> None:
+    action = manager.action()
+    await manager.add(action)
+    manager.logs.pages = [[LogLine(NOW, "hello")]]
+    asked = manager.data.tail_logs(tail())
+    placed = replace(lifecycle.new_attempt(action, 1, NOW), place=Place("flyte", "r1-a0-0", "uid-1", "main", "node-1"))
+
+    async def place() -> None:
+        await manager.database.write(lambda tx: attempts.update(tx, placed))
+
+    manager.logs.before_first = place
+    (message,) = [each async for each in asked]
+    container = message.logs[0].container
+    assert (container.kubernetes_namespace, container.kubernetes_container_name) == ("flyte", "main")
+
+
+async def test_the_service_of_run_logs_gives_the_same_log(manager: Manager) -> None:
+    await manager.add(manager.action())
+    manager.logs.pages = [[LogLine(NOW, "hello")], [LogLine(NOW, "again")]]
+    request = run_logs_service_pb2.TailLogsRequest(action_id=action_proto(ROOT))
+    got = [each async for each in manager.run_logs.tail_logs(request)]
+    assert [line.message for each in got for logs in each.logs for line in logs.lines] == ["hello\n", "again\n"]
+    request.attempt = 7
+
+    async def read() -> None:
+        async for _ in manager.run_logs.tail_logs(request):
+            pass
+
+    assert "has had 1" in await refused(read(), Code.NOT_FOUND)
 
 
 async def test_logs_of_what_has_none_are_not_found(manager: Manager) -> None:

@@ -1,5 +1,7 @@
 """The services that always answer the same."""
 
+from pathlib import Path
+
 from connectrpc.code import Code
 from flyteidl2.auth import auth_service_connect, auth_service_pb2, identity_connect, identity_pb2
 from flyteidl2.cluster import payload_pb2 as cluster_pb2
@@ -8,7 +10,7 @@ from flyteidl2.imagebuilder import definition_pb2, payload_pb2
 from flyteidl2.imagebuilder import service_connect as image_connect
 
 from flyte_manager.services.identity import os_user
-from tests.unit.services.running import Manager, refused
+from tests.unit.services.running import Manager, refused, running
 
 
 async def test_every_operation_goes_to_the_same_endpoint(manager: Manager) -> None:
@@ -21,6 +23,14 @@ async def test_every_image_exists_under_the_name_asked_for(manager: Manager) -> 
         asked = payload_pb2.GetImageRequest(id=definition_pb2.ImageIdentifier(name="flyte:abc"))
         assert (await client.get_image(asked)).image.fqin == "flyte:abc"
         assert "id.name" in await refused(client.get_image(payload_pb2.GetImageRequest()), Code.INVALID_ARGUMENT)
+
+
+async def test_for_pods_no_image_is_built_and_the_answer_says_where_it_can_be(tmp_path: Path) -> None:
+    async with running(tmp_path, pods=True) as manager, image_connect.ImageServiceClient(manager.url) as client:
+        asked = payload_pb2.GetImageRequest(id=definition_pb2.ImageIdentifier(name="flyte:abc"))
+        message = await refused(client.get_image(asked), Code.UNIMPLEMENTED)
+        assert "'flyte:abc'" in message
+        assert "--builder local" in message
 
 
 async def test_everybody_is_the_one_who_started_the_manager(manager: Manager) -> None:
