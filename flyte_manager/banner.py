@@ -21,6 +21,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pods:
+    """Tasks as pods of a cluster."""
+
+    cluster: str
+    """its name or address"""
+    namespace: str
+    endpoint: str
+    """host:port by which they reach this manager"""
+    storage: str
+    """where their data lie, as s3://bucket/prefix"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     version: str
     api: Endpoint
@@ -31,47 +44,63 @@ class Facts:
     mode: str
     """embedded or kubernetes"""
     why: str
-    """of the mode, as "no kubeconfig is configured" """
-    interpreter: Path
-    """of the tasks"""
-    sdk_version: str | None
-    """of the SDK that the interpreter has; None when it has none"""
-    start: str
-    """warm, or cold and why, as "cold: embedded.warm is false" """
+    """of the mode: "no kubeconfig is configured", or where the cluster was found"""
     seconds: float
     """from the start of the process to serving"""
+    pods: Pods | None = None
+    """None: tasks are processes, of which the next three tell"""
+    interpreter: Path | None = None
+    """of the tasks"""
+    sdk_version: str | None = None
+    """of the SDK that the interpreter has; None when it has none"""
+    start: str = ""
+    """warm, or cold and why, as "cold: embedded.warm is false" """
     own_config_here: bool = False
     """whether the manager's config.yaml lies in the working directory, where the SDK takes it for its own"""
 
 
 def banner(facts: Facts) -> str:
     """The lines to print once everything serves; they end with "Ready"."""
-    sdk = f"flyte {facts.sdk_version}" if facts.sdk_version else "no flyte: `flyte-manager doctor` says what to do"
     rows = (
         ("API", f"http://{facts.api.authority}"),
         ("Queue", f"http://{facts.queue.authority}"),
         ("Health", f"http://{facts.health.authority}"),
         ("Database", str(facts.database)),
-        ("Data", str(facts.data_dir)),
+        ("Data", facts.pods.storage if facts.pods else str(facts.data_dir)),
         ("Mode", f"{facts.mode}: {facts.why}"),
-        ("Tasks", f"{facts.interpreter}, {sdk}, {facts.start}"),
+        *(_of_pods(facts.pods) if facts.pods else _of_processes(facts)),
     )
     lines = [f"Flyte Manager {facts.version}", ""]
     lines += [f"  {name:<9} {value}" for name, value in rows]
-    dangers = exposures((facts.api, facts.queue)) if facts.mode == "embedded" else ()
+    dangers = () if facts.pods else exposures((facts.api, facts.queue))
     if dangers:
         lines += ["", *(f"  Warning: {danger}" for danger in dangers)]
     where = ", in a folder of its own (here the SDK would take our config.yaml for its own)"
-    lines += ["", f"  Try it{where if facts.own_config_here else ''}:", f"    {try_it(facts.api)}"]
+    lines += [
+        "",
+        f"  Try it{where if facts.own_config_here else ''}:",
+        f"    {try_it(facts.api, pods=facts.pods is not None)}",
+    ]
     lines += ["", f"Ready in {facts.seconds:.1f} s."]
     return "\n".join(lines)
 
 
-def try_it(api: Endpoint) -> str:
-    """The line that makes the SDK use this manager."""
+def try_it(api: Endpoint, *, pods: bool = False) -> str:
+    """The line that makes the SDK use this manager. Processes need no images: the builder "remote", which is this
+    manager, has the SDK build none."""
+    line = f"flyte create config --endpoint {api.authority} --insecure --project flytesnacks --domain development"
+    return line if pods else f"{line} --builder remote"
+
+
+def _of_processes(facts: Facts) -> Sequence[tuple[str, str]]:
+    sdk = f"flyte {facts.sdk_version}" if facts.sdk_version else "no flyte: `flyte-manager doctor` says what to do"
+    return (("Tasks", f"{facts.interpreter}, {sdk}, {facts.start}"),)
+
+
+def _of_pods(pods: Pods) -> Sequence[tuple[str, str]]:
     return (
-        f"flyte create config --endpoint {api.authority} --insecure "
-        "--project flytesnacks --domain development --builder remote"
+        ("Cluster", pods.cluster),
+        ("Tasks", f"pods in namespace {pods.namespace}, which call {pods.endpoint}"),
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from flyte_manager.banner import Endpoint, Facts, banner, try_it
+from flyte_manager.banner import Endpoint, Facts, Pods, banner, try_it
 
 FACTS = Facts(
     version="0.1.0",
@@ -18,6 +18,21 @@ FACTS = Facts(
     sdk_version="2.12.1",
     start="warm",
     seconds=0.84,
+)
+
+IN_PODS = replace(
+    FACTS,
+    mode="kubernetes",
+    why="context kind-flyte of /home/me/.kube/config",
+    pods=Pods(
+        cluster="https://10.0.0.1:6443",
+        namespace="flyte",
+        endpoint="192.0.2.7:8090",
+        storage="s3://flyte-data/runs",
+    ),
+    interpreter=None,
+    sdk_version=None,
+    start="",
 )
 
 
@@ -41,6 +56,31 @@ def test_the_banner_tells_all_and_ends_with_ready() -> None:
     )
 
 
+def test_with_pods_it_tells_of_the_cluster_and_the_line_builds_images_where_the_user_is() -> None:
+    assert banner(IN_PODS) == (
+        "Flyte Manager 0.1.0\n"
+        "\n"
+        "  API       http://localhost:8090\n"
+        "  Queue     http://localhost:8089\n"
+        "  Health    http://localhost:8081\n"
+        "  Database  /home/me/flyte.db\n"
+        "  Data      s3://flyte-data/runs\n"
+        "  Mode      kubernetes: context kind-flyte of /home/me/.kube/config\n"
+        "  Cluster   https://10.0.0.1:6443\n"
+        "  Tasks     pods in namespace flyte, which call 192.0.2.7:8090\n"
+        "\n"
+        "  Try it:\n"
+        "    flyte create config --endpoint localhost:8090 --insecure --project flytesnacks --domain development\n"
+        "\n"
+        "Ready in 0.8 s."
+    )
+
+
+def test_a_cluster_that_could_be_used_is_told_with_the_way_to_it() -> None:
+    why = "tasks run as processes of this machine; the cluster of context kind answers; to use it: set storage.url"
+    assert f"  Mode      embedded: {why}\n" in banner(replace(FACTS, why=why))
+
+
 def test_where_the_sdk_would_read_our_config_the_user_is_sent_elsewhere() -> None:
     assert "Try it, in a folder of its own" in banner(replace(FACTS, own_config_here=True))
 
@@ -48,7 +88,7 @@ def test_where_the_sdk_would_read_our_config_the_user_is_sent_elsewhere() -> Non
 def test_an_open_host_is_warned_of_in_embedded_mode_only() -> None:
     opened = replace(FACTS, api=Endpoint("0.0.0.0", 8090))
     assert "whoever reaches port 8090 can run code" in banner(opened)
-    assert "Warning" not in banner(replace(opened, mode="kubernetes"))
+    assert "Warning" not in banner(replace(IN_PODS, api=Endpoint("0.0.0.0", 8090)))
 
 
 def test_every_address_is_called_localhost() -> None:
