@@ -26,6 +26,7 @@ from flyteidl2.project.project_service_connect import ProjectServiceASGIApplicat
 from flyteidl2.secret.secret_connect import SecretServiceASGIApplication
 from flyteidl2.task.task_service_connect import TaskServiceASGIApplication
 from flyteidl2.workflow.queue_service_connect import QueueServiceASGIApplication
+from flyteidl2.workflow.run_logs_service_connect import RunLogsServiceASGIApplication
 from flyteidl2.workflow.run_service_connect import RunServiceASGIApplication
 from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
 
@@ -59,6 +60,7 @@ from flyte_manager.services.image import ImageService
 from flyte_manager.services.project import ProjectService
 from flyte_manager.services.queue import QueueService
 from flyte_manager.services.run import RunService
+from flyte_manager.services.run_logs import RunLogsService
 from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.services.secret import SecretService
 from flyte_manager.services.state import StateService
@@ -220,6 +222,7 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
         connect_app(QueueServiceASGIApplication, QueueService(ledger, enqueue), edge=edge),
         connect_app(ActionsServiceASGIApplication, ActionsService(reader, ledger, enqueue, _now), edge=edge),
         connect_app(DataProxyServiceASGIApplication, data, edge=edge),
+        connect_app(RunLogsServiceASGIApplication, RunLogsService(data), edge=edge),
         connect_app(ClusterServiceASGIApplication, ClusterService(), edge=edge),
         connect_app(
             TaskServiceASGIApplication,
