@@ -8,34 +8,34 @@ from flyte_manager.domain.catalog import SecretName
 from flyte_manager.domain.errors import NotGiven
 from flyte_manager.domain.filters import page
 from flyte_manager.domain.ids import ProjectId
+from flyte_manager.domain.ports import SecretKeeper
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.services.context import Context
-from flyte_manager.store.vault import Vault
 from flyte_manager.wire.secrets import secret_name, secret_proto, secret_scope, secret_value, secrets_proto
 
 
 class SecretService(secret_connect.SecretService):
-    def __init__(self, projects: Projects, vault: Vault) -> None:
+    def __init__(self, projects: Projects, keeper: SecretKeeper) -> None:
         self._projects = projects
-        self._vault = vault
+        self._keeper = keeper
 
     async def create_secret(self, request: pb.CreateSecretRequest, _ctx: Context) -> pb.CreateSecretResponse:
         name, value, kind = _written(request)
         await self._admit(name)
-        await self._vault.create(name, value, kind=kind)
+        await self._keeper.create(name, value, kind=kind)
         return pb.CreateSecretResponse()
 
     async def update_secret(self, request: pb.UpdateSecretRequest, _ctx: Context) -> pb.UpdateSecretResponse:
         name, value, kind = _written(request)
-        await self._vault.update(name, value, kind=kind)
+        await self._keeper.update(name, value, kind=kind)
         return pb.UpdateSecretResponse()
 
     async def get_secret(self, request: pb.GetSecretRequest, _ctx: Context) -> pb.GetSecretResponse:
-        found = await self._vault.get(secret_name(request.id))
+        found = await self._keeper.get(secret_name(request.id))
         return pb.GetSecretResponse(secret=secret_proto(found))
 
     async def delete_secret(self, request: pb.DeleteSecretRequest, _ctx: Context) -> pb.DeleteSecretResponse:
-        await self._vault.delete(secret_name(request.id))
+        await self._keeper.delete(secret_name(request.id))
         return pb.DeleteSecretResponse()
 
     async def list_secrets(self, request: pb.ListSecretsRequest, _ctx: Context) -> pb.ListSecretsResponse:
@@ -43,7 +43,7 @@ class SecretService(secret_connect.SecretService):
         limit, offset = page(request.limit, request.token)
         if scope.project:
             await self._projects.check_read(ProjectId(scope.project, scope.domain))
-        found = await self._vault.page(scope, limit=limit, offset=offset)
+        found = await self._keeper.page(scope, limit=limit, offset=offset)
         return secrets_proto(found, limit=limit, offset=offset)
 
     async def _admit(self, name: SecretName) -> None:
