@@ -119,8 +119,8 @@ class Answers:
         except ConnectionResetError:
             answer = web.Response()
         if failure is not None and request.transport is not None:
-            request.transport.close()
-            raise ConnectionResetError("the answer is lost")
+            request.transport.abort()
+            await asyncio.Event().wait()  # until we are cancelled, because the connection is gone
         return answer
 
     async def _answer(self, request: web.BaseRequest, place: _Place | None, asked: Request) -> web.StreamResponse:
@@ -153,7 +153,8 @@ class Answers:
         text = await request.text()
         document = json.loads(text) if text else {}
         if verb == "delete":
-            return self._delete(place, {**_delete_options(request.query), **document}), 200
+            # As a real server: with a body, what the query says is not looked at.
+            return self._delete(place, document if text else _delete_options(request.query)), 200
         if verb == "create":
             if plural == "pods":
                 document["status"] = {"phase": "Pending", "qosClass": "BestEffort"}

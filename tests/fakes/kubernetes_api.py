@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 class FakeKubernetes(Answers):
     def __init__(self, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__(Objects(now))
-        self._runner = web.ServerRunner(web.Server(self.handle, access_log=None, handler_cancellation=True))
+        server = web.Server(self.handle, access_log=None, handler_cancellation=True)
+        # a request that its client gave up in the middle would else be waited for, a minute
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         self._site: web.SockSite | None = None
         self._port = 0
 

@@ -214,7 +214,10 @@ class Objects:
         name, metadata = before["metadata"]["name"], before["metadata"]
         prefix = f'Operation cannot be fulfilled on {full_name(plural)} "{name}": '
         if wanted.get("uid", metadata["uid"]) != metadata["uid"]:
-            text = f"Precondition failed: UID in precondition: {wanted['uid']}, UID in object meta: {metadata['uid']}"
+            text = (
+                f"the UID in the precondition ({wanted['uid']}) does not match the UID in record ({metadata['uid']}). "
+            )
+            text += "The object might have been deleted and then recreated"
             raise Refused(409, "Conflict", prefix + text, name=name, kind=plural)
         if (wanted.get("resourceVersion") or metadata["resourceVersion"]) != metadata["resourceVersion"]:
             text = "the object has been modified; please apply your changes to the latest version and try again"

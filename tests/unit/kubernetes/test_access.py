@@ -434,7 +434,7 @@ async def test_a_token_that_no_header_can_hold_is_refused(write: Write) -> None:
 def test_nothing_secret_is_shown(write: Write) -> None:
     me = certificates.certified("me")
     pair = {"client-certificate-data": b64(me.certificate), "client-key-data": b64(me.key)}
-    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "x", "args": [CANARY]}
+    plugin: dict[str, Any] = {"apiVersion": "client.authentication.k8s.io/v1", "command": "x", "args": [CANARY]}
     plugin["env"] = [{"name": "SECRET", "value": CANARY}]
     users: list[dict[str, Any]] = [{"token": CANARY}, {"username": "me", "password": CANARY}, {"exec": plugin}]
     for user in users:
