@@ -153,6 +153,14 @@ def deleted_externally(pod: str) -> Failure:
     return Failure(ErrorKind.SYSTEM, "ResourceDeletedExternally", message)
 
 
+def removed(pod: Pod) -> Failure:
+    """Why a pod is gone that had not ended when it was last seen."""
+    if pod.disruption is None:
+        return deleted_externally(pod.name)
+    why = pod.disruption.message or pod.disruption.reason
+    return _interrupted(f"the pod was taken from node {pod.node}: {why}")
+
+
 def _broken(pod: Pod, ended: Container) -> _Found | None:
     """What the container runtime, or an init container, did."""
     if ended.state is not State.TERMINATED:

@@ -16,6 +16,9 @@ MANAGED_SELECTOR = f"{MANAGED}=true"
 PRIMARY_CONTAINER = "primary_container_name"
 """annotation of a pod: the container whose end is the attempt's end"""
 
+NOTES = "flyte.org/notes"
+"""annotation of a pod: lines for the beginning of its log"""
+
 
 def of_action(action: ActionId) -> dict[str, str]:
     run = action.run

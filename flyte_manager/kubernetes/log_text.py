@@ -45,6 +45,11 @@ def remark(at: datetime, text: str) -> Entry:
     return Entry(_stamp(at), " ".join(text.splitlines()).encode("utf-8", "replace"), system=True)
 
 
+def notes(at: datetime, text: str) -> list[Entry]:
+    """What the system says, line by line."""
+    return [remark(at, line) for line in text.splitlines()]
+
+
 def _stamp(at: datetime) -> bytes:
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z".encode()
 
@@ -104,6 +109,13 @@ class Position:
         self._seen = 0
         self.stamp = b""
         """of the last line"""
+
+    @property
+    def second(self) -> datetime | None:
+        """Where to read on from: the kubelet knows whole seconds only."""
+        if not self.stamp:
+            return None
+        return datetime.fromisoformat(self.stamp.decode()).astimezone(UTC).replace(microsecond=0)
 
     def again(self) -> None:
         """The reader begins anew, at or before the last line's time."""

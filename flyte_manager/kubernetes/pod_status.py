@@ -75,6 +75,8 @@ class Pod:
     delete_grace: int = 0
     """seconds between the wish to delete it and `delete_at`"""
     grace_seconds: int = 30
+    notes: str = ""
+    """lines that its log begins with"""
     scheduled: Condition | None = None
     unready: Condition | None = None
     """ContainersReady, while it is false in a pod that has not started"""
@@ -124,7 +126,8 @@ def kept(pod: Mapping[str, Any]) -> Pod | None:
     if attempt is None:
         return None
     mains: Sequence[Mapping[str, Any]] = spec.get("containers") or ()
-    primary = (metadata.get("annotations") or {}).get(labels.PRIMARY_CONTAINER) or (mains[0]["name"] if mains else "")
+    annotations = metadata.get("annotations") or {}
+    primary = annotations.get(labels.PRIMARY_CONTAINER) or (mains[0]["name"] if mains else "")
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
     grace, phase = spec.get("terminationGracePeriodSeconds"), intern(status.get("phase") or "Pending")
     return Pod(
@@ -142,6 +145,7 @@ def kept(pod: Mapping[str, Any]) -> Pod | None:
         delete_at=moment(metadata.get("deletionTimestamp")),
         delete_grace=metadata.get("deletionGracePeriodSeconds") or 0,
         grace_seconds=30 if grace is None else grace,
+        notes=intern(_short(annotations.get(labels.NOTES))),
         scheduled=_condition(conditions.get("PodScheduled")),
         unready=_only(_condition(conditions.get("ContainersReady")), true=False) if phase == "Pending" else None,
         disruption=_only(_condition(conditions.get("DisruptionTarget")), true=True),
