@@ -24,7 +24,7 @@ IS_ROOT = "flyte.org/is-root"
 RECORDED_BY = "flyte.org/recorded-by"
 """annotation of the TaskActions that this manager made"""
 
-LARGEST = 1_400_000
+LARGEST = 1_000_000
 """bytes of JSON; etcd takes 1.5 MiB, and the status must fit too"""
 
 Body = dict[str, Any]

@@ -18,8 +18,8 @@ PLURAL = "taskactions"
 API_VERSION = f"{GROUP}/{VERSION}"
 NAME = f"{PLURAL}.{GROUP}"
 FILE = "executor/config/crd/bases/flyte.org_taskactions.yaml"
-INSTALL = f"kubectl apply -f {FILE}  (or: flyte-manager crd | kubectl apply -f -)"
-"""What a user types when it is missing."""
+INSTALL = "flyte-manager crd | kubectl apply -f -"
+"""What a user types when it is missing; in a source tree `kubectl apply -f` of FILE does the same."""
 
 LONGEST_NAME = 30
 """of a run or an action in `spec`"""

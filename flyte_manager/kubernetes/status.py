@@ -19,7 +19,6 @@ from typing import Any
 from flyte_manager.domain.actions import Action, ActionHistory, Resource
 from flyte_manager.domain.attempts import Attempt, Failure, Transition
 from flyte_manager.domain.phases import Kind, Phase
-from flyte_manager.kubernetes.crd import LONGEST_MESSAGE
 
 Status = dict[str, Any]
 
@@ -70,10 +69,12 @@ _WRITTEN = (
 )
 """the fields that are ours; others of the status are left as they are"""
 
-LONGEST_HISTORY = 300
+LONGEST_HISTORY = 200
 """entries; the oldest go first"""
-LONGEST_NOTE = 1024
-"""characters of a message beside the error's own"""
+LONGEST_NOTE = 512
+"""characters of a message, where it is not the one place for the error's own words"""
+LONGEST_WORDS = 16_000
+"""characters of those; the schema takes twice as many, but the whole object must fit into etcd"""
 
 
 def status(history: ActionHistory) -> Status:
@@ -92,7 +93,7 @@ def status(history: ActionHistory) -> Status:
             "conditions": _conditions(action, said),
             "phaseHistory": list(_phase_history(history))[-LONGEST_HISTORY:],
             "errorState": _error_state(action.failure),
-            "stateJson": _cut(action.state, LONGEST_MESSAGE),
+            "stateJson": _cut(action.state, LONGEST_WORDS),
             "signalValue": base64.b64encode(action.value).decode(),
             "signalledAt": _time(action.ended_at) if action.value and action.ended_at else "",
         },
@@ -101,16 +102,15 @@ def status(history: ActionHistory) -> Status:
 
 def invalid(problem: str, at: datetime) -> Status:
     """The status of an order that can't even have a row."""
-    words = _cut(problem, LONGEST_MESSAGE)
     entry = {"phase": NAMES[Phase.FAILED], "occurredAt": _time(at), "message": _cut(problem, LONGEST_NOTE)}
     return _sealed(
         "",
         {
             "phase": NAMES[Phase.FAILED],
             "message": _cut(problem, LONGEST_NOTE),
-            "conditions": _ended(INVALID_SPEC, words, at, good=False),
+            "conditions": _ended(INVALID_SPEC, problem, at, good=False),
             "phaseHistory": [entry],
-            "errorState": {"code": INVALID_SPEC, "kind": "USER", "message": words},
+            "errorState": {"code": INVALID_SPEC, "kind": "USER", "message": _cut(problem, LONGEST_WORDS)},
         },
     )
 
@@ -196,20 +196,23 @@ def _seal(row: str, found: Mapping[str, Any]) -> str:
 
 
 def _conditions(action: Action, said: str) -> list[Status]:
-    words = _cut(said, LONGEST_MESSAGE)
     reason = _REASONS[action.phase]
     if action.failure and action.failure.code == INVALID_SPEC:
         reason = INVALID_SPEC
     if action.kind is Kind.CONDITION and action.phase is Phase.SUCCEEDED:
         reason = "Signaled"
     if not action.final:
-        return [_condition("Progressing", True, reason=reason, words=words, since=action.created_at)]
-    return _ended(reason, words, action.ended_at or action.created_at, good=action.phase in _GOOD)
+        return [_condition("Progressing", True, reason=reason, words=said, since=action.created_at)]
+    return _ended(reason, said, action.ended_at or action.created_at, good=action.phase in _GOOD)
 
 
-def _ended(reason: str, words: str, at: datetime, *, good: bool) -> list[Status]:
-    holds = {"Progressing": False, "Succeeded": good, "Failed": not good}
-    return [_condition(each, true, reason=reason, words=words, since=at) for each, true in holds.items()]
+def _ended(reason: str, said: str, at: datetime, *, good: bool) -> list[Status]:
+    note = _cut(said, LONGEST_NOTE)
+    return [
+        _condition("Progressing", False, reason=reason, words=note, since=at),
+        _condition("Succeeded", good, reason=reason, words=note, since=at),
+        _condition("Failed", not good, reason=reason, words=note if good else said, since=at),
+    ]
 
 
 def _condition(kind: str, holds: bool, *, reason: str, words: str, since: datetime) -> Status:
@@ -217,7 +220,7 @@ def _condition(kind: str, holds: bool, *, reason: str, words: str, since: dateti
         "type": kind,
         "status": str(holds),
         "reason": reason,
-        "message": words,
+        "message": _cut(words, LONGEST_WORDS),
         "lastTransitionTime": _time(since),
     }
 
@@ -263,7 +266,7 @@ def _error_state(failure: Failure | None) -> Status:
     if failure is None:
         return {}
     kind = failure.kind.name if failure.kind else ""
-    return {"code": _clean(failure.code), "kind": kind, "message": _cut(failure.message, LONGEST_MESSAGE)}
+    return {"code": _clean(failure.code), "kind": kind, "message": _cut(failure.message, LONGEST_WORDS)}
 
 
 def pod_name(resource: Resource, number: int) -> str:
