@@ -1,28 +1,31 @@
 """The Kubernetes API over HTTP: one session, a limit of requests a second, answers as plain dictionaries.
 
-Every unary call has a deadline. What may go well at another try (429, 503 and the like, a connection that breaks) is
-tried again a few times, where repeating does no harm: not `create`, whose caller knows what AlreadyExists means. What
-is left is raised: an ApiError in the server's own words, or Unreachable.
+Every unary call has a deadline, which begins when its turn has come and its credentials are there. What may go well at
+another try (429, 503 and the like, a connection that breaks) is tried again a few times, where repeating does no harm:
+not `create`, whose caller knows what AlreadyExists means. What is left is raised: an ApiError in the server's own
+words, or Unreachable. Watches and logs have connections of their own, however many: they keep no unary call waiting.
 """
 
 import asyncio
 import json
 import logging
 import random
-import ssl
+import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import aiohttp
 
+from flyte_manager import __version__
 from flyte_manager.domain.errors import Unavailable
 from flyte_manager.kubernetes import access as cluster_access
 from flyte_manager.kubernetes.access import Access
+from flyte_manager.kubernetes.answers import decoded, lines, mapping, retry_after, status
 from flyte_manager.kubernetes.api_errors import (
     TRANSIENT,
     AlreadyExists,
@@ -48,10 +51,11 @@ PAGE = 500
 
 UNARY_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
+UNARY_AT_ONCE = 64
 TRIES = 4
 LONGEST_WAIT_SECONDS = 10.0
-LONGEST_LINE = 16 << 20
-"""Bytes of one event of a watch: etcd takes objects of 1.5 MiB, which JSON may make longer."""
+KEEPALIVE_SECONDS, KEEPALIVE_PROBES = 20, 3
+"""A server that went away without a word, be it that a network was cut, is noticed after four times that long."""
 
 _PATCHES = {
     "merge": "application/merge-patch+json",
@@ -66,21 +70,22 @@ Patch = Literal["merge", "strategic", "json", "apply"]
 
 
 class Client:
-    """`qps` and `burst`: requests a second on the average, and at once. Use it as an async context manager."""
+    """`qps` and `burst`: requests a second on the average (0: no limit), and at once; `seconds`: for a unary call. Use
+    it as an async context manager."""
 
-    def __init__(self, access: Access, *, qps: float = 100.0, burst: int = 200) -> None:
+    def __init__(self, access: Access, *, qps: float = 100.0, burst: int = 200, seconds: float = UNARY_SECONDS) -> None:
         self.access = access
         self.requests: Counter[tuple[str, str]] = Counter()
         """(verb, plural) -> how many were sent"""
         self._limit = _Limit(qps, burst)
+        self._slots = asyncio.Semaphore(UNARY_AT_ONCE)
+        self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
-        self._tls: ssl.SSLContext | Literal[True] = True
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=100, keepalive_timeout=60)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, read_bufsize=1 << 18)
-        self._tls = cluster_access.tls(self.access) or True
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=_socket)
+        headers = {"User-Agent": f"flyte-manager/{__version__}"}
+        self._session = aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=1 << 18)
         return self
 
     async def __aexit__(
@@ -88,6 +93,7 @@ class Client:
     ) -> None:
         if self._session is not None:
             await self._session.close()
+            await asyncio.sleep(0)  # connections that were given up close in the loop's next turn
 
     async def get(
         self, resource: Resource, name: str, *, namespace: str = "", subresource: str = "", metadata_only: bool = False
@@ -106,13 +112,20 @@ class Client:
         fields: str = "",
         metadata_only: bool = False,
     ) -> list[dict[str, Any]]:
-        """All objects, by pages."""
-        found: list[dict[str, Any]] = []
-        async for page, _ in self.pages(
-            resource, namespace=namespace, selector=selector, fields=fields, metadata_only=metadata_only
-        ):
-            found += page
-        return found
+        """All objects, by pages; from the start when the list got too old meanwhile."""
+        for turn in range(1, TRIES + 1):
+            found: list[dict[str, Any]] = []
+            pages = self.pages(
+                resource, namespace=namespace, selector=selector, fields=fields, metadata_only=metadata_only
+            )
+            try:
+                async for page, _ in pages:
+                    found += page
+                return found
+            except Expired:
+                if turn == TRIES:
+                    raise
+        raise AssertionError("unreachable")
 
     async def pages(
         self,
@@ -224,9 +237,11 @@ class Client:
         namespace: str = "",
         selector: str = "",
         fields: str = "",
-    ) -> AsyncIterator[dict[str, Any]]:
+        opened: Callable[[], None] = lambda: None,
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Events after that version, bookmarks among them, until the server ends it, after `seconds` at the latest.
-        Raises Expired when the version is too old, Unreachable when nothing was heard for longer than that."""
+        Raises Expired when the version is too old, Unreachable when it is not over long after that. `opened` is called
+        when the server has begun to answer."""
         query = _query(
             watch="1",
             resourceVersion=version,
@@ -236,18 +251,15 @@ class Client:
             fieldSelector=fields,
         )
         path = resource.path(namespace)
-        try:
-            async with (
-                asyncio.timeout(seconds + UNARY_SECONDS),
-                self._send("watch", resource, path, query=query) as got,
-            ):
-                async for line in _lines(got.content):
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise error_of(int(event["object"].get("code", 500)), event["object"])
+        async with self._send("watch", resource, path, query=query, seconds=seconds + self._seconds) as response:
+            opened()
+            async with aclosing(lines(self._pieces(response))) as told:
+                async for line in told:
+                    event = decoded(line)
+                    if event.get("type") == "ERROR":
+                        found = mapping(event.get("object"))
+                        raise error_of(int(found.get("code") or 500), found)
                     yield event
-        except TimeoutError:
-            raise Unreachable(server=self.access.server, problem="a watch fell silent") from None
 
     @asynccontextmanager
     async def open_log(
@@ -279,11 +291,23 @@ class Client:
         return str(answer.get("gitVersion", ""))
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        while True:
+            with self._reaching():
+                piece = await response.content.readany()
+            if not piece:
+                return
+            yield piece
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Around what waits for the server."""
         try:
-            async for piece in response.content.iter_any():
-                yield piece
+            yield
+        except TimeoutError as error:
+            problem = str(error) or "it did not answer in time"
+            raise Unreachable(server=self.access.server, problem=problem) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(server=self.access.server, problem=_told(error)) from error
+            raise Unreachable(server=self.access.server, problem=str(error) or type(error).__name__) from error
 
     async def _ask(
         self,
@@ -302,18 +326,25 @@ class Client:
         for turn in range(1, TRIES + 1):
             try:
                 async with (
-                    asyncio.timeout(UNARY_SECONDS),
+                    self._slots,
                     self._send(
-                        verb, resource, path, method=method, query=query, body=body, content=content, accept=accept
+                        verb,
+                        resource,
+                        path,
+                        method=method,
+                        query=query,
+                        body=body,
+                        content=content,
+                        accept=accept,
+                        seconds=self._seconds,
                     ) as response,
                 ):
-                    answer: dict[str, Any] = json.loads(await response.read())
-                    return answer
-            except TimeoutError:
-                trouble: Unavailable = Unreachable(server=self.access.server, problem="no answer in time")
-                wait = 0.0
+                    with self._reaching():
+                        answer = await response.read()
+                    return decoded(answer)
             except Throttled as error:
-                trouble, wait = error, error.retry_after
+                trouble: Unavailable = error
+                wait = error.retry_after
             except (ServerTrouble, Unreachable) as error:
                 trouble, wait = error, 0.0
             # a throttled request was not carried out, so that it may be repeated whatever it is
@@ -334,10 +365,9 @@ class Client:
         body: Object | None = None,
         content: str = "application/json",
         accept: str = "",
+        seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer's head, when it is a good one."""
-        if self._session is None:
-            raise RuntimeError("the client is not open")
+        """The answer's head, when it is a good one. `seconds`: for all of it."""
         await self._limit.take()
         self.requests[verb, resource.plural] += 1
         method = method or {"create": "POST", "patch": "PATCH"}.get(verb, "GET")
@@ -347,43 +377,53 @@ class Client:
             data, headers["Content-Type"] = json.dumps(body).encode(), content
         if verb == "log":
             headers["Accept"] = "*/*"
-        try:
-            response = await self._with_credentials(method, path, query=query, headers=headers, data=data)
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(server=self.access.server, problem=_told(error)) from error
+        response = await self._with_credentials(method, path, query=query, headers=headers, data=data, seconds=seconds)
         try:
             if response.status >= 300:
-                raise error_of(response.status, _status(await response.read()), retry_after=_retry_after(response))
+                with self._reaching():
+                    answer = await response.read()
+                raise error_of(response.status, status(answer), retry_after=retry_after(response))
             yield response
-        except (aiohttp.ClientError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                raise
-            raise Unreachable(server=self.access.server, problem=_told(error)) from error
         finally:
+            # one that was not read to its end: TLS would else wait for the server's farewell, after our own end too
+            if response.connection is not None and response.connection.transport is not None:
+                response.connection.transport.abort()
             response.close()
 
     async def _with_credentials(
-        self, method: str, path: str, *, query: Mapping[str, str] | None, headers: dict[str, str], data: bytes | None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None,
+        headers: dict[str, str],
+        data: bytes | None,
+        seconds: float | None,
     ) -> aiohttp.ClientResponse:
         """Sends it, and once more with fresh credentials when they were refused."""
-        assert self._session is not None
+        if self._session is None:
+            raise RuntimeError("the client is not open")
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         for fresh in (False, True):
             authorization = await self.access.credentials.header(refresh=fresh)
-            if fresh:
-                self._tls = cluster_access.tls(self.access) or True
             if authorization:
                 headers["Authorization"] = authorization
-            response = await self._session.request(
-                method,
-                f"{self.access.server}{path}",
-                params=query or None,
-                data=data,
-                headers=headers,
-                ssl=self._tls,
-                proxy=self.access.proxy or None,
-                server_hostname=self.access.tls_server_name or None,
-                allow_redirects=False,
-            )
+            # made of certificates that rotate, or that came with the header
+            context = cluster_access.tls(self.access) or True
+            with self._reaching():
+                async with asyncio.timeout(self._seconds):
+                    response = await self._session.request(
+                        method,
+                        f"{self.access.server}{path}",
+                        params=query or None,
+                        data=data,
+                        headers=headers,
+                        ssl=context,
+                        proxy=self.access.proxy or None,
+                        server_hostname=self.access.tls_server_name or None,
+                        allow_redirects=False,
+                        timeout=timeout,
+                    )
             if response.status != 401 or fresh:
                 return response
             response.close()
@@ -407,47 +447,25 @@ class _Limit:
         self._at = now
         self._tokens -= 1
         if self._tokens < 0:
-            await asyncio.sleep(-self._tokens / self._qps)
+            try:
+                await asyncio.sleep(-self._tokens / self._qps)
+            except asyncio.CancelledError:
+                self._tokens += 1
+                raise
 
 
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Lines of any length up to LONGEST_LINE; aiohttp's own reading ends at its buffer's size."""
-    parts: list[bytes] = []
-    size = 0
-    async for piece in stream.iter_any():
-        *ended, rest = piece.split(b"\n")
-        for line in ended:
-            parts.append(line)
-            if whole := b"".join(parts):
-                yield whole
-            parts, size = [], 0
-        if rest:
-            parts.append(rest)
-            size += len(rest)
-            if size > LONGEST_LINE:
-                raise ApiError(status=500, words="an event of a watch is longer than any object can be")
+def _socket(address: tuple[int, int, int, str, Any]) -> socket.socket:
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    return made
 
 
 def _query(**given: str) -> dict[str, str]:
     return {name: value for name, value in given.items() if value}
-
-
-def _status(content: bytes) -> Object:
-    """The Status object that the server answered, or one made of what else it said."""
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return {"message": content[:500].decode(errors="replace")}
-    return found if isinstance(found, dict) else {"message": str(found)[:500]}
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> float:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else 0.0
-
-
-def _told(error: BaseException) -> str:
-    return str(error) or type(error).__name__
 
 
 __all__ = [
