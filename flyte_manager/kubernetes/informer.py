@@ -6,8 +6,8 @@
 
 `keep` trims an object to what the manager needs of it; the raw one is not kept. What our own requests answer is `put`
 into the cache at once: an object that was just created is never "not there yet" (W27), and neither an older event nor
-an older list takes it back. `changed` is called on the loop for each addition, change and deletion, also for what a
-list finds to be gone while nobody watched.
+an older list takes it back, nor does an answer that comes after the event of its deletion bring it back. `changed` is
+called on the loop for each addition, change and deletion, also for what a list finds to be gone while nobody watched.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
-from flyte_manager.domain.errors import Unavailable
-from flyte_manager.kubernetes.api_errors import ApiError, Expired
+from flyte_manager.domain.errors import Refusal
+from flyte_manager.kubernetes.api_errors import ApiError, Expired, Forbidden
 from flyte_manager.kubernetes.client import Client
 from flyte_manager.kubernetes.resources import Resource
 
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 WATCH_SECONDS = (240, 300)
 BACKOFF_SECONDS = (0.2, 10.0)
+SETTLED_SECONDS = 1.0
+"""A watch that was open for so long works, even when it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,9 @@ class Informer(Generic[T]):
         self._watch_seconds = watch_seconds
         self._entries: dict[str, _Entry[T]] = {}
         self._version = ""
+        """up to which all is known; empty: list"""
+        self._wait = BACKOFF_SECONDS[0]
+        self._worked = False
         self.synced = asyncio.Event()
         """set once all objects are known"""
         self.cut_since: float | None = None
@@ -82,6 +88,9 @@ class Informer(Generic[T]):
 
     def put(self, document: Mapping[str, Any]) -> None:
         """An object as a request of our own answered it."""
+        metadata = document["metadata"]
+        if metadata["name"] not in self._entries and int(metadata["resourceVersion"]) <= int(self._version or 0):
+            return  # its deletion was heard of before the answer
         self._take(document)
 
     def _take(self, document: Mapping[str, Any]) -> None:
@@ -103,24 +112,23 @@ class Informer(Generic[T]):
 
     async def run(self) -> NoReturn:
         """Follows until it is cancelled."""
-        wait = BACKOFF_SECONDS[0]
         while True:
+            self._worked = False
             try:
                 if not self._version:
                     await self._list()
                 await self._watch()
-                wait = BACKOFF_SECONDS[0]
-                continue
+                if self._worked:
+                    continue
             except Expired:
                 self._version = ""
-                continue
-            except (ApiError, Unavailable) as error:
+            except (ApiError, Refusal) as error:
                 self._cut(error)
             except (ValueError, KeyError, TypeError) as error:  # an answer that makes no sense: begin anew
                 self._version = ""
                 self._cut(error)
-            await asyncio.sleep(wait * (0.5 + random.random()))
-            wait = min(wait * 2, BACKOFF_SECONDS[1])
+            await asyncio.sleep(self._wait * (0.5 + random.random()))
+            self._wait = min(self._wait * 2, BACKOFF_SECONDS[1])
 
     async def _list(self) -> None:
         found: set[str] = set()
@@ -137,10 +145,10 @@ class Informer(Generic[T]):
             if name not in found and entry.version <= int(version):
                 self._remove(name)
         self._version = version
-        self._works()
         self.synced.set()
 
     async def _watch(self) -> None:
+        settling: list[asyncio.TimerHandle] = []
         events = self._client.watch(
             self._resource,
             version=self._version,
@@ -148,16 +156,24 @@ class Informer(Generic[T]):
             namespace=self._namespace,
             selector=self._selector,
             fields=self._fields,
+            opened=lambda: settling.append(asyncio.get_running_loop().call_later(SETTLED_SECONDS, self._works)),
         )
-        async for event in events:
-            document = event["object"]
-            if event["type"] == "DELETED":
-                self._gone(document)
-            elif event["type"] != "BOOKMARK":
-                self._take(document)
-            self._version = str(document["metadata"]["resourceVersion"])
-            if self.cut_since is not None:
-                self._works()
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    self._hear(event)
+        finally:
+            for timer in settling:
+                timer.cancel()
+
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        document = event["object"]
+        if event["type"] == "DELETED":
+            self._gone(document)
+        elif event["type"] != "BOOKMARK":
+            self._take(document)
+        self._version = str(document["metadata"]["resourceVersion"])
+        self._works()
 
     def _gone(self, document: Mapping[str, Any]) -> None:
         metadata = document["metadata"]
@@ -177,13 +193,17 @@ class Informer(Generic[T]):
         self._changed(name, entry.value, None)
 
     def _cut(self, error: Exception) -> None:
+        known = isinstance(error, ApiError | Refusal)
+        rule = error.rule if isinstance(error, Forbidden) else ""
+        self.trouble = f"{error}: {rule}" if rule else str(error) if known else repr(error)
         if self.cut_since is None:
             self.cut_since = time.monotonic()
-            log.warning("following %s is cut off, it is tried again: %s", self._resource.plural, error)
-        self.trouble = str(error)
+            words = "following %s is cut off, it is tried again: %s"
+            log.warning(words, self._resource.plural, self.trouble, exc_info=None if known else error)
 
     def _works(self) -> None:
+        self._worked, self._wait = True, BACKOFF_SECONDS[0]
         if self.cut_since is not None:
             seconds = time.monotonic() - self.cut_since
             log.info("following %s again after %.1f s", self._resource.plural, seconds)
-        self.cut_since, self.trouble = None, ""
+            self.cut_since, self.trouble = None, ""
