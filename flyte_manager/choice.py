@@ -19,6 +19,7 @@ from flyte_manager.kubernetes.crd import INSTALL, NAME
 from flyte_manager.kubernetes.resources import CRDS
 from flyte_manager.worlds import in_pod
 
+LOGIN_SECONDS = 5.0
 ASK_SECONDS = 0.5
 """how long a cluster that nobody named may take to answer"""
 
@@ -65,6 +66,8 @@ async def choose(settings: Settings, environ: Mapping[str, str], home: Path) -> 
 async def _missing(settings: Settings, access: Access) -> str:
     """What keeps the current cluster from being used, with the cure; empty: nothing."""
     try:
+        async with asyncio.timeout(LOGIN_SECONDS):  # a plugin may have to ask a cloud
+            await access.credentials.header()
         async with asyncio.timeout(ASK_SECONDS), Client(access) as client:
             await client.get(CRDS, NAME, metadata_only=True)
     except NotFound:

@@ -24,7 +24,7 @@ import aiohttp
 from flyte_manager import __version__
 from flyte_manager.domain.errors import Unavailable
 from flyte_manager.kubernetes import access as cluster_access
-from flyte_manager.kubernetes.access import Access
+from flyte_manager.kubernetes.access import Access, NoKubernetes
 from flyte_manager.kubernetes.answers import decoded, lines, mapping, retry_after, status
 from flyte_manager.kubernetes.api_errors import (
     TRANSIENT,
@@ -306,7 +306,7 @@ class Client:
         except TimeoutError as error:
             problem = str(error) or "it did not answer in time"
             raise Unreachable(server=self.access.server, problem=problem) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, NoKubernetes) as error:
             raise Unreachable(server=self.access.server, problem=str(error) or type(error).__name__) from error
 
     async def _ask(
@@ -405,7 +405,8 @@ class Client:
             raise RuntimeError("the client is not open")
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         for fresh in (False, True):
-            authorization = await self.access.credentials.header(refresh=fresh)
+            with self._reaching():
+                authorization = await self.access.credentials.header(refresh=fresh)
             if authorization:
                 headers["Authorization"] = authorization
             # made of certificates that rotate, or that came with the header
