@@ -59,6 +59,23 @@ class World:
         self.settings = settings
         self.log_limit = log_limit
         self.pods = self.make()
+        self._running: list[asyncio.Task[None]] = []
+
+    async def start_manager(self) -> None:
+        self._running = [asyncio.create_task(work) for work in (self.pods.run(), self.recorder.run())]
+        async with asyncio.timeout(PATIENCE):
+            await self.pods.synced()
+
+    async def stop_manager(self) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def restart(self) -> None:
+        """Another manager takes over."""
+        await self.stop_manager()
+        self.pods = self.make()
+        await self.start_manager()
 
     def make(self) -> Pods:
         return Pods(
@@ -207,12 +224,11 @@ async def world(
 ) -> AsyncIterator[World]:
     async with FakeKubernetes() as api, Client(api.access(), qps=0) as client:
         made = World(api, client, root, settings or VerdictSettings(), log_limit)
-        tasks = [asyncio.create_task(work) for work in (made.pods.run(), made.obey(), made.recorder.run())]
+        kubelet = asyncio.create_task(made.obey())
         try:
-            async with asyncio.timeout(PATIENCE):
-                await made.pods.synced()
+            await made.start_manager()
             yield made
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await made.stop_manager()
+            kubelet.cancel()
+            await asyncio.gather(kubelet, return_exceptions=True)
