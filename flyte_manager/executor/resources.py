@@ -13,7 +13,7 @@ from typing import Protocol
 
 from flyte_manager.domain.actions import Action, ActionHistory, Resource
 from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure
-from flyte_manager.domain.errors import Ended, Exists, Invalid, Missing, Unavailable
+from flyte_manager.domain.errors import Ended, Exists, Invalid, Missing, Unavailable, UnknownAction, UnknownRun
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.lifecycle import NO_RETRIES
 from flyte_manager.domain.orders import NewRun
@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 class ParentWithoutResource(Unavailable):
     """the parent of {action} has no TaskAction yet; it is tried again."""
+
+
+class ParentNotHere(Unavailable):
+    """TaskAction {name} waits for its parent: {problem}"""
 
 
 class Resources(Protocol):
@@ -115,6 +119,9 @@ class Mirrored:
                 await self._ledger.create_run(order)
             else:
                 await self._ledger.enqueue(order)
+        except (UnknownRun, UnknownAction) as missing:  # applied together, they come in any order
+            self._objects.tell(found.resource, "WaitsForParent", str(missing), warning=True)
+            raise ParentNotHere(name=found.resource.name, problem=str(missing)) from None
         except (Invalid, Missing, Exists, Ended) as refusal:
             log.warning("TaskAction %s can't be run: %s", found.resource.name, refusal)
             await self._objects.refuse(found, str(refusal))
