@@ -14,19 +14,23 @@ import os
 import platform
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
 from flyte_manager import __version__, app
 from flyte_manager.config import KEYS, ConfigError, Settings, find_file, load, unknown_key
-from flyte_manager.doctor import Finding, Machine, examine, report, verdict
+from flyte_manager.doctor.findings import Finding, report, verdict
+from flyte_manager.doctor.machine import Machine, check_tasks, examine, serving_pid
 from flyte_manager.domain.errors import Refusal
+from flyte_manager.kubernetes import crd
 from flyte_manager.processes.environment import Interpreter, check_system, find_interpreter, listed_environment
 from flyte_manager.processes.runtime import Processes
 from flyte_manager.telemetry import set_up_logging
+from flyte_manager.worlds import may_be_pods
 
 EXAMPLES = """\
 examples:
@@ -35,6 +39,7 @@ examples:
   flyte-manager --manager.runsService.port=9090      start on another port
   flyte-manager config show                          every setting and where it comes from
   flyte-manager doctor                               what is wrong on this machine, and what to do
+  flyte-manager crd | kubectl apply -f -             let a cluster know TaskActions
 
 A setting is taken from the command line, else from the environment (manager.runsService.port is
 FLYTE_MANAGER__MANAGER__RUNSSERVICE__PORT), else from the file, else its default. docs/configuration.md tells more.
@@ -42,6 +47,7 @@ FLYTE_MANAGER__MANAGER__RUNSSERVICE__PORT), else from the file, else its default
 
 COMMANDS = {
     "config show": "show each setting, its value, and where it comes from",
+    "crd": "print the custom resource definition that a cluster needs",
     "doctor": "check what a start needs, and say what to do",
     "version": "show the versions of the manager, its SDK and Python",
 }
@@ -63,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"unknown command {command!r}: use {', '.join(COMMANDS)}, or none to start the manager")
         if command == "version":
             return _version()
+        if command == "crd":
+            print(crd.manifest(), end="")
+            return 0
         config_file = find_file(given.pop("config", None), Path())
         settings = load(given, os.environ, config_file)
     except ConfigError as error:
@@ -85,14 +94,16 @@ def _start(settings: Settings) -> int:
 
 def _show(settings: Settings) -> int:
     width = max(len(key.name) for key in KEYS)
-    values = {key.name: _as_text(settings.value(key.name)) for key in KEYS}
+    values = {key.name: _as_text(settings.value(key.name), secret=key.kind.secret) for key in KEYS}
     value_width = max(map(len, values.values()))
     for name, value in values.items():
         print(f"{name:<{width}}  {value:<{value_width}}  {settings.origins[name]}")
     return 0
 
 
-def _as_text(value: object) -> str:
+def _as_text(value: object, *, secret: bool = False) -> str:
+    if secret and value:
+        return "(hidden)"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -113,11 +124,36 @@ def _examine(settings: Settings, config_file: Path | None) -> int:
         try_warm_start=lambda interpreter: asyncio.run(_try_warm_start(interpreter, embedded.pass_env)),
     )
     findings: list[Finding] = []
-    for finding in examine(settings, config_file, machine):
+
+    def tell(finding: Finding) -> None:
         print(report(finding), flush=True)
         findings.append(finding)
+
+    for finding in examine(settings, config_file, machine):
+        tell(finding)
+    if not (may_be_pods(settings, os.environ, Path.home()) and asyncio.run(_examine_pods(settings, tell))):
+        for finding in check_tasks(embedded, machine):
+            tell(finding)
     print(f"\n{verdict(findings)}")
     return int(any(finding.state == "bad" for finding in findings))
+
+
+async def _examine_pods(settings: Settings, tell: Callable[[Finding], None]) -> bool:
+    """Whether a start would run tasks as pods."""
+    # The Kubernetes client takes a while to import: only those pay who may need it.
+    pods = import_module("flyte_manager.doctor.pods")
+    asking = pods.Asking(
+        environ=os.environ,
+        home=Path.home(),
+        serving=serving_pid(settings.database.sqlite.file) is not None,
+        tell=lambda text: print(f"  …     {text}", flush=True),
+        clock=lambda: datetime.now(UTC),
+    )
+    choice = await pods.choose_as_a_start(settings, asking)
+    tell(choice.finding)
+    async for finding in pods.examine_pods(settings, choice, asking):
+        tell(finding)
+    return bool(choice.pods)
 
 
 async def _try_warm_start(interpreter: Interpreter, pass_env: Sequence[str]) -> str:
@@ -162,7 +198,7 @@ def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    usage = "flyte-manager [--config FILE] [--KEY=VALUE …] [config show | doctor | version]"
+    usage = "flyte-manager [--config FILE] [--KEY=VALUE …] [config show | crd | doctor | version]"
     commands = "\n".join(f"  {name:<14} {meaning}" for name, meaning in COMMANDS.items())
     parser = _Parser(
         prog="flyte-manager",
@@ -180,6 +216,6 @@ def _parser() -> argparse.ArgumentParser:
         group = parser.add_argument_group(section)
         for key in KEYS:
             if key.name.partition(".")[0] == section:
-                default = f" ({_as_text(key.default)})" if key.default not in ("", []) else ""
+                default = f" ({_as_text(key.default)})" if key.default not in ("", [], {}) else ""
                 group.add_argument(key.flag, dest=key.name, metavar="VALUE", help=f"{key.meaning}{default}")
     return parser

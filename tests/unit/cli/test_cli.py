@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flyte_manager import __version__
 from flyte_manager.cli import main
 from flyte_manager.config import KEYS
+from flyte_manager.kubernetes import crd
 
 PROGRAM = "import sys; from flyte_manager.cli import main; sys.exit(main())"
 FREE_PORTS = [
@@ -26,7 +28,11 @@ FREE_PORTS = [
     "--embedded.warm=false",
 ]
 SECONDS = 30.0
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name not in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST")},
+    "HOME": "/nonexistent",  # whoever runs the tests may have a cluster
+    "PYTHONPATH": str(Path(__file__).parents[3]),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +40,11 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, with the working directory of the test."""
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -112,9 +118,8 @@ def test_flags_stand_before_or_after_the_command(
         (["--logger.level=loud"], "flag --logger.level: logger.level needs a whole number"),
         (["--logger.level"], "expected one argument"),
         (["-x"], "unrecognized arguments: -x"),
-        (["start"], "unknown command 'start': use config show, doctor, version, or none"),
+        (["start"], "unknown command 'start': use config show, crd, doctor, version, or none"),
         (["--config", "none.yaml"], "configuration file none.yaml was not found"),
-        (["--manager.mode=kubernetes"], "failed to get Kubernetes config"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_code_2(
@@ -181,3 +186,56 @@ def test_doctor_tries_the_warm_start_and_changes_nothing(tmp_path: Path) -> None
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "works: a task that does nothing has run" in ended.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pods_without_a_cluster_end_the_start_in_the_words_of_the_original() -> None:
+    ended = run(*FREE_PORTS, "--manager.mode=kubernetes")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("flyte-manager: failed to get Kubernetes config: ")
+    assert "manager.kubernetes.kubeconfig" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_doctor_says_that_there_is_no_cluster_for_pods() -> None:
+    ended = run("doctor", *FREE_PORTS, "--manager.mode=kubernetes")
+    assert ended.returncode == 1
+    assert "  bad   mode         failed to get Kubernetes config: " in ended.stdout
+
+
+def test_doctor_asks_the_clusters_that_a_start_would_ask(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        (tmp_path / "kubeconfig").write_text(
+            yaml.safe_dump(
+                {
+                    "current-context": "silent",
+                    "contexts": [{"name": "silent", "context": {"cluster": "c", "user": "u"}}],
+                    "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{nobody.getsockname()[1]}"}}],
+                    "users": [{"name": "u", "user": {"token": "t"}}],
+                }
+            )
+        )
+        if_it_can = run("doctor", *FREE_PORTS, KUBECONFIG="kubeconfig")
+        it_must = run("doctor", *FREE_PORTS, "--manager.kubernetes.kubeconfig=kubeconfig")
+        never = run("doctor", *FREE_PORTS, "--manager.mode=embedded", KUBECONFIG="kubeconfig")
+    assert "does not answer" in if_it_can.stdout
+    assert "  bad   cluster" not in if_it_can.stdout
+    assert if_it_can.returncode == 0
+    assert "  bad   cluster" in it_must.stdout
+    assert "set storage.url" in it_must.stdout
+    assert it_must.returncode == 1
+    assert "silent" not in never.stdout
+
+
+def test_crd_prints_the_definition_for_kubectl() -> None:
+    ended = run("crd")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert yaml.safe_load(ended.stdout) == crd.definition()
+
+
+def test_without_a_cluster_nothing_of_kubernetes_is_imported() -> None:
+    program = "import sys, flyte_manager.cli; print('aiohttp' in sys.modules, 'obstore' in sys.modules)"
+    imported = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=SECONDS
+    )
+    assert imported.stdout == "False False\n"

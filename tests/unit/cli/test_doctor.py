@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from flyte_manager.config import Address, Settings, load
-from flyte_manager.doctor import (
-    Finding,
+from flyte_manager.doctor.findings import Finding, verdict
+from flyte_manager.doctor.machine import (
     Machine,
     check_data_dir,
     check_database,
@@ -22,7 +22,6 @@ from flyte_manager.doctor import (
     check_tasks,
     examine,
     serving_pid,
-    verdict,
 )
 from flyte_manager.processes.environment import Interpreter, NoInterpreter
 from flyte_manager.store.instance import InstanceLock
