@@ -107,7 +107,16 @@ async def build(settings: Settings, middle: Middle, *, access: Access, why: str,
     kubernetes = settings.manager.kubernetes
     store = object_store(settings.storage, middle.clock)
     client = await stack.enter_async_context(open_client(access, kubernetes))
-    cluster = await _open(settings, middle, access=access, client=client, store=store)
+    # a client of its own: a burst of work must not delay the renewal of the Lease
+    lease_client = await stack.enter_async_context(Client(access, qps=0))
+    lease = ManagerLease(
+        lease_client,
+        namespace=kubernetes.namespace,
+        holder=Holder.here(middle.database.instance_id, lock_file(settings.database.sqlite.file)),
+        clock=middle.clock,
+        elapsed=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    )
+    cluster = await _open(settings, middle, access=access, client=client, store=store, lease=lease)
     working: list[asyncio.Task[None]] = []
 
     async def stop() -> None:
@@ -188,7 +197,9 @@ def object_store(storage: StorageSettings, clock: Clock) -> ObjectStore:
     return ObjectStore(storage.url, options, clock)
 
 
-async def _open(settings: Settings, middle: Middle, *, access: Access, client: Client, store: ObjectStore) -> Cluster:
+async def _open(
+    settings: Settings, middle: Middle, *, access: Access, client: Client, store: ObjectStore, lease: ManagerLease
+) -> Cluster:
     kubernetes, clock = settings.manager.kubernetes, middle.clock
     namespace = kubernetes.namespace
     recorder = Recorder(client, namespace=namespace, clock=clock)
@@ -235,13 +246,7 @@ async def _open(settings: Settings, middle: Middle, *, access: Access, client: C
             limits=Limits(age=kubernetes.keep_seconds, count=kubernetes.keep_count),
             clock=clock,
         ),
-        lease=ManagerLease(
-            client,
-            namespace=namespace,
-            holder=Holder.here(middle.database.instance_id, lock_file(settings.database.sqlite.file)),
-            clock=clock,
-            elapsed=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
-        ),
+        lease=lease,
     )
 
 
