@@ -28,6 +28,8 @@ async def lines(stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
             size += len(rest)
             if size > LONGEST_LINE:
                 raise ApiError(status=500, words="an event of a watch is longer than any object can be")
+    if parts:
+        yield b"".join(parts)
 
 
 def decoded(content: bytes) -> dict[str, Any]:

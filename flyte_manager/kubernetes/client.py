@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import random
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -40,6 +39,7 @@ from flyte_manager.kubernetes.api_errors import (
     Unreachable,
     error_of,
 )
+from flyte_manager.kubernetes.connections import kept_alive, proxy_of
 from flyte_manager.kubernetes.resources import PODS, Resource
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,6 @@ CONNECT_SECONDS = 10.0
 UNARY_AT_ONCE = 64
 TRIES = 4
 LONGEST_WAIT_SECONDS = 10.0
-KEEPALIVE_SECONDS, KEEPALIVE_PROBES = 20, 3
-"""A server that went away without a word, be it that a network was cut, is noticed after four times that long."""
 
 _PATCHES = {
     "merge": "application/merge-patch+json",
@@ -81,9 +79,10 @@ class Client:
         self._slots = asyncio.Semaphore(UNARY_AT_ONCE)
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
+        self._proxy, self._proxy_headers = proxy_of(access.proxy)
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=_socket)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=kept_alive)
         headers = {"User-Agent": f"flyte-manager/{__version__}"}
         self._session = aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=1 << 18)
         return self
@@ -404,6 +403,8 @@ class Client:
         if self._session is None:
             raise RuntimeError("the client is not open")
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
+        if not self.access.server.startswith("https:"):
+            headers |= self._proxy_headers  # no tunnel: the proxy reads the request itself
         for fresh in (False, True):
             with self._reaching():
                 authorization = await self.access.credentials.header(refresh=fresh)
@@ -420,7 +421,8 @@ class Client:
                         data=data,
                         headers=headers,
                         ssl=context,
-                        proxy=self.access.proxy or None,
+                        proxy=self._proxy,
+                        proxy_headers=self._proxy_headers,
                         server_hostname=self.access.tls_server_name or None,
                         allow_redirects=False,
                         timeout=timeout,
@@ -453,16 +455,6 @@ class _Limit:
             except asyncio.CancelledError:
                 self._tokens += 1
                 raise
-
-
-def _socket(address: tuple[int, int, int, str, Any]) -> socket.socket:
-    family, kind, protocol, *_ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    return made
 
 
 def _query(**given: str) -> dict[str, str]:
