@@ -99,10 +99,10 @@ class Cluster:
         return self.kubectl.kubeconfig
 
     def sdk_image(self) -> str:
-        """An image for tasks: the SDK of constraints.txt, which brings what it needs to reach S3 (obstore)."""
+        """An image for tasks: the SDK of constraints.txt, which brings what reaches S3 (obstore), and data frames."""
         if self.state is None:
             return _given("FLYTE_TEST_SDK_IMAGE")
-        _tool(self.state, "image", "--name", SDK_IMAGE, "--constraints", str(CONSTRAINTS), "flyte")
+        _tool(self.state, "image", "--name", SDK_IMAGE, "--constraints", str(CONSTRAINTS), "flyte", "pandas", "pyarrow")
         return SDK_IMAGE
 
     def manager_image(self) -> str:

@@ -1,21 +1,15 @@
-"""One manager for each test module, and a user beside it who has only the SDK, its command line and a folder."""
+"""One manager for each test module, and a user beside it who has only the SDK, its command line and a folder.
 
-import shutil
+tests/kubernetes/sdk runs the same tests on pods: its conftest.py has fixtures of these names for that world.
+"""
+
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.managers import Manager
-from tests.sdk.user import User
-
-PROGRAMS = Path(__file__).with_name("programs")
-
-
-def pasted(manager: Manager) -> list[str]:
-    """The line that the banner says to paste."""
-    (line,) = (line for line in manager.last_log.splitlines() if line.strip().startswith("flyte create config"))
-    return line.split()[1:]
+from tests.sdk.user import ROADS, User, new_user
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +26,26 @@ def manager(tmp_path_factory: pytest.TempPathFactory, settings: Mapping[str, str
 
 @pytest.fixture(scope="module")
 def user(manager: Manager) -> Iterator[User]:
-    folder = manager.folder / "user"
-    shutil.copytree(PROGRAMS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    someone = User(manager, folder)
-    someone.flyte(*pasted(manager))
-    yield someone
-    someone.close()
+    with new_user(manager) as someone:
+        yield someone
+
+
+@pytest.fixture(scope="module", params=ROADS)
+def road(request: pytest.FixtureRequest) -> str:
+    """By which services tasks start others: a name in ROADS."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def many() -> int:
+    """How many children a large fan-out has."""
+    return 100
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all tasks see."""
+    return tmp_path_factory.mktemp("shared")
 
 
 @pytest.hookimpl(wrapper=True)

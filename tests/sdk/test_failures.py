@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,19 +14,20 @@ Runs = Mapping[str, Mapping[str, Any]]
 ROAD = ["QUEUED", "INITIALIZING", "RUNNING"]
 
 
-@pytest.fixture(scope="module", params=ROADS)
-def runs(user: User, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+@pytest.fixture(scope="module")
+def runs(user: User, road: str, shared: Path) -> Runs:
     """The ended runs, by task: all at once, from one process."""
-    env = ROADS[request.param]
+    folder = shared / road
+    folder.mkdir()
     inputs: Mapping[str, Mapping[str, object]] = {
         "catches": {},
         "catches_not": {},
         "flaky": {"fails": 2},
         "dies_once": {},
         "gives_up": {},
-        "retried_parent": {"folder": str(tmp_path_factory.mktemp("parent"))},
+        "retried_parent": {"folder": str(folder)},
     }
-    orders = [{"task": f"failures.{task}", "inputs": given, "env": env} for task, given in inputs.items()]
+    orders = [{"task": f"failures.{task}", "inputs": given, "env": ROADS[road]} for task, given in inputs.items()]
     return dict(zip(inputs, user.runs(*orders), strict=True))
 
 

@@ -1,16 +1,19 @@
 """A user of the SDK: their folder, their programs, their command line; and what the manager tells them, in JSON."""
 
+import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.managers import Manager
 
+PROGRAMS = Path(__file__).with_name("programs")
 FLYTE = Path(sys.executable).with_name("flyte")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m|\x1b]8;[^\\]*\\")
 """what the SDK prints even where there is no terminal"""
@@ -103,13 +106,28 @@ class User:
             process.communicate()
 
 
+@contextlib.contextmanager
+def new_user(manager: Manager, *more_programs: Path) -> Iterator[User]:
+    """Someone who has just pasted the line of the banner into a folder with the programs."""
+    folder = manager.folder / "user"
+    for programs in (PROGRAMS, *more_programs):
+        shutil.copytree(programs, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    someone = User(manager, folder)
+    (line,) = (line for line in manager.last_log.splitlines() if line.strip().startswith("flyte create config"))
+    someone.flyte(*line.split()[1:])
+    try:
+        yield someone
+    finally:
+        someone.close()
+
+
 def function_of(action: Mapping[str, Any]) -> str:
     """The function's name of a task or trace that ListActions told of."""
     metadata = action["metadata"]
     return str(metadata.get("trace", metadata.get("condition", {})).get("name") or metadata["funtionName"])
 
 
-def finish(process: "subprocess.Popen[str]", code: int = 0, seconds: float = 90) -> Program:
+def finish(process: "subprocess.Popen[str]", code: int = 0, seconds: float = 240) -> Program:
     output = COLOURS.sub("", process.communicate(timeout=seconds)[0])
     assert process.returncode == code, f"ended with {process.returncode}, not {code}:\n{output}"
     return Program(process.returncode, output)

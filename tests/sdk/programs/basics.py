@@ -36,5 +36,6 @@ def talk(lines: int, seconds: float) -> str:
     time.sleep(seconds)
     for number in range(1, lines):
         print("line", number)
+    time.sleep(0.2)  # a container's stdout and stderr are two pipes, which keep no order between them
     print("a warning", file=sys.stderr)
     return "said"

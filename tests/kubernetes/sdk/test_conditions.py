@@ -1,0 +1,3 @@
+"""Conditions that pods wait for."""
+
+from tests.sdk.test_conditions import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""What pods take and give."""
+
+from tests.sdk.test_data import *  # noqa: F403

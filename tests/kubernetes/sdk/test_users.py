@@ -1,0 +1,3 @@
+"""Several users at once, of pods."""
+
+from tests.sdk.test_users import *  # noqa: F403
