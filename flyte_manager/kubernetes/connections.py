@@ -1,4 +1,4 @@
-"""How connections to the API server are made: sockets that notice when the other side is gone, and the way by a proxy."""
+"""How connections to the API server are made: sockets that notice a silent end, and the way through a proxy."""
 
 import socket
 from collections.abc import Mapping

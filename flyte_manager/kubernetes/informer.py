@@ -183,7 +183,7 @@ class Informer(Generic[T]):
             return
         # its last state tells how it ended
         last = self._keep(document)
-        if last is not None and entry.version < version:
+        if last is not None and last != entry.value:
             self._entries[name] = _Entry(entry.uid, version, last)
             self._changed(name, entry.value, last)
         self._remove(name)
