@@ -7,6 +7,7 @@ words, or Unreachable. Watches and logs have connections of their own, however m
 """
 
 import asyncio
+import io
 import json
 import logging
 import random
@@ -52,6 +53,9 @@ PAGE = 500
 UNARY_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 UNARY_AT_ONCE = 64
+IN_ONE_PIECE = 1 << 20
+"""Bytes; larger bodies are sent in pieces, so that the loop goes on meanwhile."""
+
 TRIES = 4
 LONGEST_WAIT_SECONDS = 10.0
 
@@ -371,7 +375,7 @@ class Client:
         self.requests[verb, resource.plural] += 1
         method = method or {"create": "POST", "patch": "PATCH"}.get(verb, "GET")
         headers = {"Accept": f"{accept}, application/json" if accept else "application/json"}
-        data = None
+        data = b""
         if body is not None:
             data, headers["Content-Type"] = json.dumps(body).encode(), content
         if verb == "log":
@@ -396,7 +400,7 @@ class Client:
         *,
         query: Mapping[str, str] | None,
         headers: dict[str, str],
-        data: bytes | None,
+        data: bytes,
         seconds: float | None,
     ) -> aiohttp.ClientResponse:
         """Sends it, and once more with fresh credentials when they were refused."""
@@ -418,7 +422,7 @@ class Client:
                         method,
                         f"{self.access.server}{path}",
                         params=query or None,
-                        data=data,
+                        data=io.BytesIO(data) if len(data) > IN_ONE_PIECE else data or None,
                         headers=headers,
                         ssl=context,
                         proxy=self._proxy,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import encode_basic_auth, web
 
+from flyte_manager import __version__
 from flyte_manager.kubernetes import access as access_module
 from flyte_manager.kubernetes import client as module
 from flyte_manager.kubernetes.access import Access
@@ -108,6 +109,14 @@ async def test_objects_are_made_read_changed_and_deleted(api: FakeKubernetes, cl
     }
 
 
+async def test_large_objects_are_sent(api: FakeKubernetes, client: Client) -> None:
+    await client.create(TASK_ACTIONS, {**pod("big"), "spec": {"a": "x" * 900_000}})
+    with pytest.raises(ApiError) as refused:
+        await client.create(TASK_ACTIONS, {**pod("bigger"), "spec": {"a": "x" * 3_000_000}})
+    assert refused.value.status == 413
+    assert api.names("taskactions") == ["big"]
+
+
 async def test_an_update_of_what_has_changed_is_a_conflict(client: Client) -> None:
     lease = await client.create(LEASES, {**pod("l"), "spec": {"holderIdentity": "a"}})
     taken = await client.update(LEASES, {**lease, "spec": {"holderIdentity": "b"}})
@@ -141,6 +150,23 @@ async def test_a_list_that_gets_too_old_is_read_from_the_start(api: FakeKubernet
         await anext(pages)
     api.fail("list", "events", status=410, reason="Expired", times=2)
     assert len(await client.list(EVENTS, namespace=NAMESPACE)) == module.PAGE + 1
+
+
+async def test_the_server_is_told_who_asks_and_what_is_wanted() -> None:
+    asked: list[dict[str, str]] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append({name: request.headers.get(name, "") for name in ("User-Agent", "Accept", "Content-Type")})
+        return web.json_response({})
+
+    async with serving(answer) as access, Client(access) as client:
+        await client.get(PODS, "a", namespace=NAMESPACE)
+        await client.patch(PODS, "a", {}, namespace=NAMESPACE, kind="strategic")
+    agent = f"flyte-manager/{__version__}"
+    assert asked == [
+        {"User-Agent": agent, "Accept": "application/json", "Content-Type": ""},
+        {"User-Agent": agent, "Accept": "application/json", "Content-Type": "application/strategic-merge-patch+json"},
+    ]
 
 
 @pytest.mark.parametrize(
