@@ -338,7 +338,7 @@ async def test_settling_leaves_a_finished_pod_and_a_running_one(cluster: World) 
 
 
 async def test_time_alone_wakes_where_it_changes_the_verdict(tmp_path: Path) -> None:
-    async with world(tmp_path, settings=VerdictSettings(create_seconds=1.0)) as cluster:
+    async with world(tmp_path, settings=VerdictSettings(create_seconds=2.0)) as cluster:
         attempt = await cluster.launched()
         cluster.schedule(attempt)
         cluster.containers(attempt, waiting("CreateContainerError", "no such device"), phase="Pending")
