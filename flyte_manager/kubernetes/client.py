@@ -40,7 +40,7 @@ from flyte_manager.kubernetes.api_errors import (
     Unreachable,
     error_of,
 )
-from flyte_manager.kubernetes.connections import kept_alive, proxy_of
+from flyte_manager.kubernetes.connections import kept_alive, proxy_of, told
 from flyte_manager.kubernetes.resources import PODS, Resource
 
 log = logging.getLogger(__name__)
@@ -256,8 +256,8 @@ class Client:
         path = resource.path(namespace)
         async with self._send("watch", resource, path, query=query, seconds=seconds + self._seconds) as response:
             opened()
-            async with aclosing(lines(self._pieces(response))) as told:
-                async for line in told:
+            async with aclosing(lines(self._pieces(response))) as answered:
+                async for line in answered:
                     event = decoded(line)
                     if event.get("type") == "ERROR":
                         found = mapping(event.get("object"))
@@ -306,11 +306,8 @@ class Client:
         """Around what waits for the server."""
         try:
             yield
-        except TimeoutError as error:
-            problem = str(error) or "it did not answer in time"
-            raise Unreachable(server=self.access.server, problem=problem) from error
         except (aiohttp.ClientError, OSError, NoKubernetes) as error:
-            raise Unreachable(server=self.access.server, problem=str(error) or type(error).__name__) from error
+            raise Unreachable(server=self.access.server, problem=told(error)) from error
 
     async def _ask(
         self,
@@ -412,10 +409,10 @@ class Client:
         for fresh in (False, True):
             with self._reaching():
                 authorization = await self.access.credentials.header(refresh=fresh)
+                # made of certificates that rotate, or that came with the header
+                context = cluster_access.tls(self.access) or True
             if authorization:
                 headers["Authorization"] = authorization
-            # made of certificates that rotate, or that came with the header
-            context = cluster_access.tls(self.access) or True
             with self._reaching():
                 async with asyncio.timeout(self._seconds):
                     response = await self._session.request(

@@ -1,6 +1,10 @@
-"""How connections to the API server are made: sockets that notice a silent end, and the way through a proxy."""
+"""Connections to the API server: sockets that notice a silent end, the way through a proxy, and what goes wrong with
+them in words.
+"""
 
+import os
 import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -29,3 +33,31 @@ def proxy_of(url: str) -> tuple[str | None, Mapping[str, str]]:
     user = aiohttp.encode_basic_auth(unquote(parts.username or ""), unquote(parts.password or ""))
     address = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     return urlunsplit(address), {"Proxy-Authorization": user}
+
+
+def told(error: Exception) -> str:
+    """What went wrong, for people: without addresses of memory and of the proxy's user."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            found = error.certificate_error
+            why = getattr(found, "verify_message", "") or str(found)
+            return f"its certificate is not trusted ({why})"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name {error.host} is not known here ({error.strerror})"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy refused: {error.status} {error.message}"
+        case aiohttp.ClientProxyConnectionError():
+            return f"the proxy {error.host}:{error.port} can't be reached ({_system(error.os_error)})"
+        case aiohttp.ClientConnectorError():
+            return _system(error.os_error)
+        case TimeoutError():
+            return "it did not answer in time"
+        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | ConnectionResetError():
+            return "the connection was cut"
+    return str(error) or type(error).__name__
+
+
+def _system(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError) or error.errno is None:
+        return str(error) or type(error).__name__
+    return os.strerror(error.errno)

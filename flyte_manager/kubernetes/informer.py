@@ -127,7 +127,7 @@ class Informer(Generic[T]):
             except (ValueError, KeyError, TypeError) as error:  # an answer that makes no sense: begin anew
                 self._version = ""
                 self._cut(error)
-            await asyncio.sleep(self._wait * (0.5 + random.random()))
+            await asyncio.sleep(self._wait * (0.5 + random.random() / 2))
             self._wait = min(self._wait * 2, BACKOFF_SECONDS[1])
 
     async def _list(self) -> None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ from flyte_manager.kubernetes.client import Client
 from flyte_manager.kubernetes.credentials import FromFile, Pair, Token
 from flyte_manager.kubernetes.resources import CRDS, EVENTS, LEASES, PODS, TASK_ACTIONS, Resource
 from tests.fakes.kubernetes_api import FakeKubernetes
+from tests.unit.kubernetes import certificates
 
 NAMESPACE = "flyte"
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -57,11 +60,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def serving(answer: Answer) -> AsyncIterator[Access]:
+async def serving(answer: Answer, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Access]:
     """A server that is no API server."""
     runner = web.ServerRunner(web.Server(answer, access_log=None, handler_cancellation=True))
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
         yield Access(f"http://127.0.0.1:{runner.addresses[0][1]}", source="a test")
@@ -266,8 +269,50 @@ async def test_the_delay_may_stand_in_the_status_too() -> None:
 @pytest.mark.usefixtures("hasty")
 async def test_a_server_that_is_away_is_named_with_the_way_to_check(api: FakeKubernetes, client: Client) -> None:
     await api.refuse()
-    with pytest.raises(Unreachable, match=rf"{api.url} can't be reached: .*kubectl get --raw /readyz"):
+    with pytest.raises(
+        Unreachable, match=rf"{api.url} can't be reached: Connection refused\. .*`kubectl get --raw /readyz`"
+    ):
         await client.get(PODS, "a", namespace=NAMESPACE)
+
+
+@pytest.mark.parametrize(
+    ("server", "proxy", "words"),
+    [
+        ("http://127.0.0.1:1", "", "Connection refused"),
+        ("http://name.invalid:6443", "", "the name name.invalid is not known here"),
+        ("http://10.0.0.1:6443", "http://127.0.0.1:1", "the proxy 127.0.0.1:1 can't be reached (Connection refused)"),
+    ],
+)
+async def test_what_keeps_us_from_the_server_is_told_in_words(server: str, proxy: str, words: str) -> None:
+    async with Client(Access(server, source="a test", proxy=proxy), seconds=10) as client:
+        with pytest.raises(Unreachable) as refused:
+            await client.create(PODS, pod("a"))
+    assert f"the Kubernetes API server {server} can't be reached: {words}" in str(refused.value)
+
+
+async def test_a_certificate_that_is_not_trusted_and_a_server_without_tls_are_told() -> None:
+    own = certificates.certified("server")
+    with NamedTemporaryFile() as file:
+        file.write(own.certificate + own.key)
+        file.flush()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(file.name)
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({})
+
+    async def refusal(access: Access, server: str) -> str:
+        async with Client(replace(access, server=server)) as client:
+            with pytest.raises(Unreachable) as refused:
+                await client.create(PODS, pod("a"))
+        return str(refused.value)
+
+    async with serving(answer, tls=context) as access:
+        words = await refusal(access, access.server.replace("http:", "https:"))
+        assert "its certificate is not trusted (unable to get local issuer certificate)" in words
+        assert "the connection was cut" in await refusal(access, access.server)
+    async with serving(answer) as access:
+        assert "SSL" in await refusal(access, access.server.replace("http:", "https:"))
 
 
 @pytest.mark.usefixtures("hasty")
