@@ -12,13 +12,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from flyte_manager.domain.actions import Action, ActionHistory, Resource
-from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure
+from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.errors import Ended, Exists, Invalid, Missing, Unavailable, UnknownAction, UnknownRun
-from flyte_manager.domain.ids import ActionId, AttemptId
-from flyte_manager.domain.lifecycle import NO_RETRIES
+from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.orders import NewRun
 from flyte_manager.domain.phases import Kind, Phase
-from flyte_manager.domain.ports import Clock, Runtime, Standing, TaskActions
+from flyte_manager.domain.ports import FoundAction, Runtime, Standing, TaskActions
 from flyte_manager.executor.foreign import ForeignOrders
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.watch import Reader
@@ -72,14 +71,12 @@ class Mirrored:
         ledger: Ledger,
         runtime: Runtime,
         foreign: ForeignOrders,
-        clock: Clock,
     ) -> None:
         self._objects = objects
         self._reader = reader
         self._ledger = ledger
         self._runtime = runtime
         self._foreign = foreign
-        self._clock = clock
 
     async def hold(self, action: Action) -> Action | None:
         standing = await self._objects.standing(action)
@@ -116,9 +113,9 @@ class Mirrored:
         try:
             order = await self._foreign.order(found)
             if isinstance(order, NewRun):
-                await self._ledger.create_run(order)
+                await self._ledger.create_run(order, failure=_failure(found))
             else:
-                await self._ledger.enqueue(order)
+                await self._ledger.enqueue(order, failure=_failure(found))
         except (UnknownRun, UnknownAction) as missing:  # applied together, they come in any order
             self._objects.tell(found.resource, "WaitsForParent", str(missing), warning=True)
             raise ParentNotHere(name=found.resource.name, problem=str(missing)) from None
@@ -127,10 +124,6 @@ class Mirrored:
             await self._objects.refuse(found, str(refusal))
             return
         await self._ledger.place(key, found.resource)
-        if found.problem:
-            failure = Failure(ErrorKind.USER, "InvalidSpec", found.problem, recoverable=False)
-            told = AttemptReport(AttemptId(key, 1), Phase.FAILED, self._clock(), failure=failure)
-            await self._ledger.report(told, NO_RETRIES)
 
     async def _make(self, action: Action) -> Resource:
         run = await self._reader.run(action.id.run)
@@ -151,3 +144,10 @@ class Mirrored:
                 self._objects.tell(resource, "AttemptFailed", text, warning=True)
         if action.phase is Phase.ABORTED:
             self._objects.tell(resource, "Aborted", action.reason or "aborted", warning=True)
+
+
+def _failure(found: FoundAction) -> Failure | None:
+    """Why it can't be run, if it can't; recorded together with it, so that no crash leaves it without."""
+    if not found.problem:
+        return None
+    return Failure(ErrorKind.USER, "InvalidSpec", found.problem, recoverable=False)

@@ -246,6 +246,6 @@ async def while_useful(stream: AsyncIterator[T], over: Callable[[], bool]) -> As
                 return
             yield item
     finally:
-        if pending is not None and not pending.done():
+        if pending is not None:
             pending.cancel()
-            await asyncio.wait([pending])
+            await asyncio.gather(pending, return_exceptions=True)

@@ -172,10 +172,9 @@ class Pods:
         if pod is None or pod.all_over:
             asyncio.get_running_loop().call_soon(self._wake, attempt)
             return
-        grace = min(pod.grace_seconds, MOST_GRACE_SECONDS)
+        self._logs.keep_to_the_end(pod)  # also of one that was deleted before a restart
         if pod.delete_at is None or (pod.delete_at - self._clock()).total_seconds() > 2 * MOST_GRACE_SECONDS:
-            self._logs.keep_to_the_end(pod)
-            await self._delete(pod, grace)
+            await self._delete(pod, min(pod.grace_seconds, MOST_GRACE_SECONDS))
 
     async def settle(self, attempt: AttemptId) -> None:
         """Raises LogUnread."""

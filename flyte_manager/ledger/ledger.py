@@ -81,6 +81,11 @@ class _Work:
         self.changed.append(stamped)
         return stamped
 
+    def fail(self, action: Action, failure: Failure) -> None:
+        """Ends a task's action that can't be run."""
+        told = AttemptReport(action.attempt_id, Phase.FAILED, self.at, failure=failure)
+        self.save(lifecycle.report(action, _known_attempt(self, told.attempt), told, lifecycle.NO_RETRIES), action)
+
     def abort(self, action: Action, reason: str) -> None:
         """Ends the action, and all below it."""
         attempt = attempts.get(self.tx.connection, action.attempt_id)
@@ -115,8 +120,9 @@ class Ledger:
         """Calls the listener on the event loop with each changed action, after the commit."""
         self._listeners.append(listener)
 
-    async def create_run(self, order: NewRun) -> tuple[Run, Action]:
-        """The run and its root action, made now or by an earlier equal request. Raises RunDiffers."""
+    async def create_run(self, order: NewRun, *, failure: Failure | None = None) -> tuple[Run, Action]:
+        """The run and its root action, made now or by an earlier equal request. `failure` tells why it can't be run.
+        Raises RunDiffers."""
 
         def write(work: _Work) -> tuple[Run, Action]:
             found = runs.get(work.tx.connection, order.id)
@@ -127,13 +133,16 @@ class Ledger:
             tasks.keep_spec(work.tx, order.spec_digest, order.spec)
             run = _new_run(order, work.at)
             runs.insert(work.tx, run)
-            return run, work.add(_root(order, work.at))
+            root = work.add(_root(order, work.at))
+            if failure is not None:
+                work.fail(root, failure)
+            return run, root
 
         return await self._write(write)
 
     async def enqueue(self, order: NewAction, *, failure: Failure | None = None) -> None:
         """Records a child action; QUEUED is the order to run it. Repeating it changes nothing. `failure` tells why a
-        FAILED trace failed. Raises UnknownRun, UnknownAction, ActionDiffers, RunEnded."""
+        FAILED trace failed, or why a task can't be run. Raises UnknownRun, UnknownAction, ActionDiffers, RunEnded."""
 
         def write(work: _Work) -> None:
             connection = work.tx.connection
@@ -153,7 +162,10 @@ class Ledger:
                 raise RunEnded(run=order.id.run.name, phase=parent.phase.name, parent=parent.id.name)
             if order.spec_digest:
                 tasks.keep_spec(work.tx, order.spec_digest, order.spec)
-            work.add(_child(order, run, work.at, failure))
+            if order.kind is Kind.TASK and failure is not None:
+                work.fail(work.add(_child(order, run, work.at, None)), failure)
+            else:
+                work.add(_child(order, run, work.at, failure))
 
         await self._write(write)
 
