@@ -10,7 +10,7 @@ PREFIX ?= $(HOME)/.local
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-kubernetes check bench clean install lock
+.PHONY: help build run demo test test-kubernetes check bench bench-kubernetes clean install lock
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ check: build ## formatting, lint, types, import contract, documentation
 
 bench: build ## measure, print the table, write it to docs/
 	@exec $(PY) -m bench
+
+bench-kubernetes: build ## the same with pods, on clusters that it starts: takes 15 minutes
+	@$(PY) -m tests.cluster build --kwok
+	@exec $(PY) -m bench --kubernetes
 
 clean: ## remove what build made; data and databases stay
 	rm -rf $(VENV) bin build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from flyte_manager import app, cli
+from flyte_manager import cli, embedded
 from flyte_manager.domain.attempts import Exit, Observation, Presence, StopReason
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.ports import Clock, Launch, Wake
@@ -72,7 +72,7 @@ class Instant(Processes):
 
 def main() -> int:
     """Runs the manager with the arguments of the command line."""
-    with mock.patch.object(app, "Processes", Instant):
+    with mock.patch.object(embedded, "Processes", Instant):
         return cli.main()
 
 

@@ -166,13 +166,15 @@ class Order:
 
 
 def spec(word: str = "one") -> task_definition_pb2.TaskSpec:
-    """A task such as the SDK sends; `word` is for the fake world."""
+    """A task such as the SDK sends; `word` is for the fake world, the annotation for pods on fake nodes."""
+    seconds = {"test-cluster/seconds": "3600s"} if word == "hold" else {}
     return task_definition_pb2.TaskSpec(
         task_template=tasks_pb2.TaskTemplate(
             id=core_identifier_pb2.Identifier(
                 project=PROJECT, domain=DOMAIN, name="bench.one", version="0123456789abcdef0123456789abcdef"
             ),
             type="python",
+            metadata=tasks_pb2.TaskMetadata(metadata=tasks_pb2.K8sObjectMetadata(annotations=seconds)),
             container=tasks_pb2.Container(image="ghcr.io/flyteorg/flyte:py3.11-v2.12.1", args=[*ARGS, word]),
         ),
         short_name="one",
@@ -194,6 +196,15 @@ async def enqueue(client: Client, order: Order) -> Outcome:
 
 async def to_the_end(client: Client, order: Order) -> Outcome:
     """Enqueues children and follows them as the SDK does, until the last has ended."""
+    return await _followed(client, order)
+
+
+async def paced(client: Client, order: Order) -> Outcome:
+    """The same with a pause after each call, so that what is measured is no queue."""
+    return await _followed(client, order, pause=0.2)
+
+
+async def _followed(client: Client, order: Order, *, pause: float = 0.0) -> Outcome:
     parent = await client.parent()
     began: dict[str, float] = {}
     ended: dict[str, float] = {}
@@ -214,6 +225,7 @@ async def to_the_end(client: Client, order: Order) -> Outcome:
     async def call(number: int) -> None:
         began[f"c{number}"] = time.monotonic()
         await client.enqueue(parent, f"c{number}")
+        await asyncio.sleep(pause)
 
     async with asyncio.timeout(order.seconds), asyncio.TaskGroup() as group:
         watching = group.create_task(watch())
@@ -273,6 +285,7 @@ SCENARIOS: dict[str, Callable[[Client, Order], Awaitable[Outcome]]] = {
     "create_run": create_run,
     "enqueue": enqueue,
     "to_the_end": to_the_end,
+    "paced": paced,
     "watch_traces": watch_traces,
     "watch_ends": watch_ends,
 }

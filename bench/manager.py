@@ -58,14 +58,18 @@ class Manager:
 
 
 @contextmanager
-def running(*, program: Sequence[str] = REAL, flags: Sequence[str] = ()) -> Iterator[Manager]:
-    """A manager that lives as long as the block. Raises NotReadyError."""
+def running(
+    *, program: Sequence[str] = REAL, flags: Sequence[str] = (), folder: Path | None = None, port: int = 0
+) -> Iterator[Manager]:
+    """A manager that lives as long as the block; its data too, but for a folder that is given. Raises NotReadyError."""
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="flyte-bench-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="flyte-bench-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         (folder / "config.yaml").write_text("")
-        (folder / "user").mkdir()
-        port, queue, health = _free_ports(3)
+        (folder / "user").mkdir(exist_ok=True)
+        api, queue, health = free_ports(3)
+        port = port or api
         started = time.monotonic()
         process = subprocess.Popen(
             [
@@ -151,7 +155,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     linux.kill((pid for pid, birth in below if linux.birth(pid) == birth != 0), signal.SIGKILL)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

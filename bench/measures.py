@@ -27,7 +27,7 @@ from bench.report import Figure, Row
 
 ROOM = ("--embedded.cpu=100000", "--embedded.memory=100Ti")
 """so that nothing waits for a core"""
-CLIENT_SECONDS = 150.0
+CLIENT_SECONDS = 320.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ def calls(scale: Scale) -> Iterator[Row]:
         for callers, count in ((1, scale.calls), (50, scale.calls_at_once)):
             with running(program=FAKE, flags=ROOM) as manager:
                 loaded = Loaded()
-                done = _load(manager, scenario, count=count, callers=callers, seconds=scale.call_seconds)
-                figures = [*_quantiles(done.latencies), Figure("", done.count / done.seconds, "calls/s")]
+                done = load(manager, scenario, count=count, callers=callers, seconds=scale.call_seconds)
+                figures = [*quantiles(done.latencies), Figure("", done.count / done.seconds, "calls/s")]
                 who = "1 caller" if callers == 1 else f"{callers} callers"
                 counted = f"{done.count} calls"
                 yield Row(f"{scenario}.{callers}", f"{what}, {who}", figures, counted, _cpu(done), loaded())
@@ -131,17 +131,17 @@ def launch(scale: Scale) -> Iterator[Row]:
         with running(flags=[f"--embedded.warm={str(mode == 'warm').lower()}"]) as manager:
             loaded = Loaded()
             cpu = _Usage(manager)
-            told = _sdk(manager, "in_turn", count)
+            told = sdk(manager, "in_turn", count)
             used = cpu.used()
             pairs = told["answer"]
             if not isinstance(pairs, list) or len(pairs) != count:
                 raise WrongCountError(f"{count} children were called, {pairs!r} came back")
             counted = f"{count} children"
-            first = _quantiles([begun for begun, _ in pairs])
-            last = _quantiles([answered for _, answered in pairs])
+            first = quantiles([begun for begun, _ in pairs])
+            last = quantiles([answered for _, answered in pairs])
             yield Row(f"launch.{mode}.begun", f"Call → task's first line, {mode}", first, counted, used, loaded())
             yield Row(f"launch.{mode}.answered", f"Call → its answer, {mode}", last, counted, {}, loaded())
-            started = _quantiles(_enqueued_to_running(manager.folder / "flyte.db", str(told["run"])))
+            started = quantiles(_enqueued_to_running(manager.folder / "flyte.db", str(told["run"])))
             yield Row(f"launch.{mode}.running", f"Enqueued → RUNNING, {mode}", started, counted, {}, loaded())
 
 
@@ -149,16 +149,16 @@ def watch(scale: Scale) -> Iterator[Row]:
     """From a change of phase to the watcher that hears of it."""
     with running(program=FAKE, flags=ROOM) as manager:
         loaded = Loaded()
-        done = _load(manager, "watch_ends", count=scale.watched)
+        done = load(manager, "watch_ends", count=scale.watched)
         counted = f"{done.count} runs"
-        figures = _quantiles(done.later)
+        figures = quantiles(done.later)
         yield Row("watch.running", "Task starts → watcher of the run", figures, counted, _cpu(done), loaded())
-        yield Row("watch.end", "Task ends → watcher of the run", _quantiles(done.latencies), counted, {}, loaded())
-        done = _load(manager, "watch_traces", count=scale.watched)
+        yield Row("watch.end", "Task ends → watcher of the run", quantiles(done.latencies), counted, {}, loaded())
+        done = load(manager, "watch_traces", count=scale.watched)
         counted = f"{done.count} traces"
-        figures = _quantiles(done.latencies)
+        figures = quantiles(done.latencies)
         yield Row("watch.trace", "Enqueue of a trace → the parent's watcher", figures, counted, _cpu(done), loaded())
-        yield Row("watch.answer", "Enqueue of a trace → its answer", _quantiles(done.later), counted, {}, loaded())
+        yield Row("watch.answer", "Enqueue of a trace → its answer", quantiles(done.later), counted, {}, loaded())
 
 
 def actions(scale: Scale) -> Iterator[Row]:
@@ -169,11 +169,11 @@ def actions(scale: Scale) -> Iterator[Row]:
     ):
         with running(program=FAKE, flags=flags) as manager:
             loaded = Loaded()
-            done = _load(manager, "to_the_end", count=scale.drained, callers=50, seconds=60.0)
+            done = load(manager, "to_the_end", count=scale.drained, callers=50, seconds=60.0)
             figures = [
                 Figure("manager", 1000 * done.manager_cpu / done.count, "ms CPU/action"),
                 Figure("", done.count / done.seconds, "actions/s"),
-                *_quantiles(done.latencies),
+                *quantiles(done.latencies),
             ]
             yield Row(f"actions.{key}", what, figures, f"{done.count} actions", _cpu(done), loaded())
 
@@ -181,10 +181,10 @@ def actions(scale: Scale) -> Iterator[Row]:
 def children(scale: Scale) -> Iterator[Row]:
     """No-op children of one SDK parent, as the user sees it: from `flyte.run` to the end of `run.wait`."""
     with running() as manager:
-        _sdk(manager, "fan", 2)  # the first run of all uploads the code
+        sdk(manager, "fan", 2)  # the first run of all uploads the code
         loaded = Loaded()
         cpu = _Usage(manager)
-        told = _sdk(manager, "fan", scale.children)
+        told = sdk(manager, "fan", scale.children)
         used = cpu.used()
         ran, parent = told["answer"]
         if ran != scale.children:
@@ -237,23 +237,23 @@ def _zygote(manager: Manager) -> int:
     return manager.zygote
 
 
-def _load(manager: Manager, scenario: str, *, count: int, callers: int = 1, seconds: float = 60.0) -> Outcome:
+def load(manager: Manager, scenario: str, *, count: int, callers: int = 1, seconds: float = 60.0) -> Outcome:
     """Runs the clients in a process of their own."""
     command = [sys.executable, "-m", "bench.load", scenario, manager.url, str(manager.pid)]
     told = _told([*command, str(count), str(callers), str(seconds)], manager, cwd=REPOSITORY)
     return Outcome(**told)
 
 
-def _sdk(manager: Manager, task: str, count: int) -> dict[str, Any]:
+def sdk(manager: Manager, task: str, count: int, **variables: str) -> dict[str, Any]:
     """Runs a task with the SDK, as a user's program in an empty folder with an empty home."""
     home = manager.folder / "user"
     script = str(shutil.copy(Path(__file__).with_name("sdk_tasks.py"), home))
-    return _told([sys.executable, script, manager.endpoint, task, str(count)], manager, cwd=home)
+    return _told([sys.executable, script, manager.endpoint, task, str(count)], manager, cwd=home, **variables)
 
 
-def _told(command: Sequence[str], manager: Manager, *, cwd: Path) -> dict[str, Any]:
+def _told(command: Sequence[str], manager: Manager, *, cwd: Path, **variables: str) -> dict[str, Any]:
     """The JSON on the last line that the command prints. Raises ClientError."""
-    environment = {**os.environ, "HOME": str(manager.folder / "user"), "FLYTE_DISABLE_SENTRY": "1"}
+    environment = {**os.environ, "HOME": str(manager.folder / "user"), "FLYTE_DISABLE_SENTRY": "1", **variables}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=CLIENT_SECONDS)
     if done.returncode:
         raise ClientError(
@@ -271,7 +271,7 @@ def _enqueued_to_running(database: Path, run: str) -> list[float]:
     return [(datetime.fromisoformat(ran) - datetime.fromisoformat(made)).total_seconds() for made, ran in rows]
 
 
-def _quantiles(seconds: Sequence[float]) -> list[Figure]:
+def quantiles(seconds: Sequence[float]) -> list[Figure]:
     """p50 and p99 of what is there, by the nearest rank: p99 of less than 100 is the largest."""
     ranked = sorted(seconds)
     return [
