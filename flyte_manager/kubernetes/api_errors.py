@@ -48,6 +48,12 @@ class Forbidden(ApiError):
 class NotFound(ApiError):
     """There is no such object, or no such kind of objects."""
 
+    @property
+    def kind_known(self) -> bool:
+        """Whether the server serves that kind, so that it is the object that is missing: a server that just began, or
+        another one in its place, may answer 404 to everything, which says nothing about the object."""
+        return self.reason == "NotFound"
+
 
 class AlreadyExists(ApiError):
     """An object of that name exists."""

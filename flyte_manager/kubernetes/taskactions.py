@@ -225,7 +225,9 @@ class TaskActionObjects:
     async def _get(self, name: str) -> Kept | None:
         try:
             return self._put(await self._client.get(TASK_ACTIONS, name, namespace=self._namespace))
-        except NotFound:
+        except NotFound as error:
+            if not error.kind_known:
+                raise self._missing(error) from error
             return None
 
     def _put(self, found: Mapping[str, Any]) -> Kept:

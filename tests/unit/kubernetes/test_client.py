@@ -198,6 +198,16 @@ async def test_a_refusal_is_told_in_the_servers_words(
     assert client.requests["create", "pods"] == 1
 
 
+async def test_a_missing_object_is_told_from_a_missing_kind(api: FakeKubernetes, client: Client) -> None:
+    with pytest.raises(NotFound) as refused:
+        await client.get(TASK_ACTIONS, "a", namespace=NAMESPACE)
+    assert refused.value.kind_known
+    api.missing.add("taskactions")
+    with pytest.raises(NotFound) as refused:
+        await client.get(TASK_ACTIONS, "a", namespace=NAMESPACE)
+    assert not refused.value.kind_known
+
+
 async def test_a_missing_permission_names_the_rule(api: FakeKubernetes, client: Client) -> None:
     api.denied.add("create taskactions")
     with pytest.raises(Forbidden) as refused:

@@ -206,6 +206,16 @@ async def test_one_that_is_only_not_in_the_cache_is_not_gone(world: World) -> No
     assert await World(world.api, world.client).objects.standing(action) is Standing.DELETED
 
 
+async def test_a_server_that_does_not_know_the_kind_says_nothing_of_the_object(world: World) -> None:
+    action = row(resource=await world.make(row()))
+    world.api.missing.add("taskactions")  # as a server that just began, or a proxy in its place
+    blind = World(world.api, world.client)
+    with pytest.raises(KindMissing):
+        await blind.objects.standing(action)
+    world.api.missing.clear()
+    assert await blind.objects.standing(action) is Standing.STANDS
+
+
 async def test_another_object_of_that_name_is_not_the_one_that_was_made(world: World) -> None:
     action = await world.made(row())
     world.api.delete("taskactions", "r1-a0", namespace=FLYTE)
