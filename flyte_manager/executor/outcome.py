@@ -7,7 +7,7 @@ it is written in place.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import (
@@ -49,7 +49,7 @@ class Outcomes:
         return AttemptReport(
             attempt=action.attempt_id,
             phase=phase,
-            at=exited.ended_at if exited else now,
+            at=sharpened(exited.ended_at, now) if exited else now,
             transitions=seen.transitions or (running(exited.started_at) if exited else ()),
             failure=self._with_advice(failure),
             output_uri=prefix,
@@ -110,6 +110,12 @@ def add_to_image(package: str) -> str:
         f"the task's image lacks it. Name one that has {package}, or add it to the image: "
         f'flyte.Image.from_debian_base().with_pip_packages("{package}"), built and pushed by the SDK\'s local builder'
     )
+
+
+def sharpened(told: datetime, now: datetime) -> datetime:
+    """A world that tells whole seconds cuts them off: what it tells of just now happened now."""
+    just_now = told.microsecond == 0 and timedelta(0) <= now - told < timedelta(seconds=2)
+    return now if just_now else told
 
 
 def running(started_at: datetime) -> tuple[Transition, ...]:

@@ -5,10 +5,11 @@ action runs; everything here may run any number of times.
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime
 
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action
-from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, Observation, Presence
+from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, Observation, Presence, Transition
 from flyte_manager.domain.errors import Invalid, Refusal, Unavailable, UnknownAction
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.lifecycle import Do
@@ -18,7 +19,7 @@ from flyte_manager.domain.tasks import TaskPlan
 from flyte_manager.executor.admission import DEFAULT_CPU, DEFAULT_MEMORY, Admission, Demand
 from flyte_manager.executor.controller import Done, Requeue
 from flyte_manager.executor.launching import Launching, SecretMissing
-from flyte_manager.executor.outcome import Outcomes, running
+from flyte_manager.executor.outcome import Outcomes, running, sharpened
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.resources import Resources
 from flyte_manager.ledger.ledger import Ledger
@@ -190,12 +191,13 @@ class Reconciler:
         self._admission.adopt(action, _demand(plan))
         if seen.phase is Phase.QUEUED:
             return Done()
-        started = seen.started_at or self._clock()
+        now = self._clock()
+        started = sharpened(seen.started_at, now) if seen.started_at else now
         told = AttemptReport(
             action.attempt_id,
             seen.phase,
-            started if seen.phase is Phase.RUNNING else self._clock(),
-            transitions=seen.transitions or (running(started) if seen.phase is Phase.RUNNING else ()),
+            started if seen.phase is Phase.RUNNING else now,
+            transitions=_precise(seen, started) or (running(started) if seen.phase is Phase.RUNNING else ()),
             events=seen.events,
             reason=seen.reason,
             place=seen.place,
@@ -220,6 +222,10 @@ class Reconciler:
         self._admission.release(action.id)
         await self._ledger.report(told, lifecycle.NO_RETRIES)
         return Done()
+
+
+def _precise(seen: Observation, started: datetime) -> tuple[Transition, ...]:
+    return tuple(replace(each, at=started) if each.phase is Phase.RUNNING else each for each in seen.transitions)
 
 
 def _begun(action: Action) -> bool:

@@ -180,6 +180,10 @@ def _broken(pod: Pod, ended: Container) -> _Found | None:
     if ended.init and ended.name not in (UPLOADER, DOWNLOADER):
         message = f"{_name(ended)} ended with exit code {ended.code}: {words}; see its log"
         return _Found(Failure(ErrorKind.USER, "InitContainerFailed", message))
+    if pod.uploader and ended is pod.main and ended.code:
+        # its error.pb would only tell that outputs are missing: the uploader wrote it, who can't know of the exit code
+        message = f"{_name(ended)} ended with exit code {process_code(ended.code)}; see its log"
+        return _Found(Failure(ErrorKind.USER, "ProcessDied", message))
     return None
 
 

@@ -87,6 +87,8 @@ class Pods:
         self._pods: dict[AttemptId, Pod] = {}
         self._attempts: dict[str, AttemptId] = {}
         self._gone: OrderedDict[AttemptId, Pod] = OrderedDict()
+        self._told: set[AttemptId] = set()
+        """which pods were told to stop by this manager, as long as they are remembered"""
         self._timers: dict[AttemptId, asyncio.TimerHandle] = {}
         self._logs = KeptLogs(
             source=self._open_log,
@@ -172,6 +174,7 @@ class Pods:
         if pod is None or pod.all_over:
             asyncio.get_running_loop().call_soon(self._wake, attempt)
             return
+        self._told.add(attempt)
         self._logs.keep_to_the_end(pod)  # also of one that was deleted before a restart
         if pod.delete_at is None or (pod.delete_at - self._clock()).total_seconds() > 2 * MOST_GRACE_SECONDS:
             await self._delete(pod, min(pod.grace_seconds, MOST_GRACE_SECONDS))
@@ -246,7 +249,7 @@ class Pods:
         del self._pods[old.attempt]
         self._gone[old.attempt] = old
         if len(self._gone) > _GONE_REMEMBERED:
-            self._gone.popitem(last=False)
+            self._told.discard(self._gone.popitem(last=False)[0])
         if timer := self._timers.pop(old.attempt, None):
             timer.cancel()
         if not known.over:
@@ -307,6 +310,8 @@ class Pods:
         return seen.failure.message if seen.failure else seen.reason
 
     def _why_failed(self, pod: Pod) -> str:
+        if pod.attempt in self._told:
+            return "The attempt was stopped."
         seen = verdict.observe(pod, now=self._clock(), settings=self._verdict_settings)
         return seen.failure.message if seen.failure else ""
 

@@ -197,6 +197,7 @@ async def test_the_log_of_a_stopped_pod_is_kept_to_its_last_line(cluster: World)
     await eventually(lambda: attempt not in cluster.pods._pods)
     await cluster.pods.settle(attempt)
     assert await cluster.output(attempt) == [*numbered(1, 2), "SIGTERM came, saying good-bye"]
+    assert (await cluster.remarks(attempt))[-1] == "The attempt was stopped."
 
 
 async def test_a_cut_while_a_stopped_pods_log_is_followed_loses_and_repeats_nothing(cluster: World) -> None:

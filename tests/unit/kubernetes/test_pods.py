@@ -85,6 +85,7 @@ def test_the_pod_of_a_plain_task() -> None:
                 }
             ],
             "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 5,
             "enableServiceLinks": False,
             "automountServiceAccountToken": False,
         },

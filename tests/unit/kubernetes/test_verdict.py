@@ -463,6 +463,13 @@ def test_the_uploader_of_a_program_that_failed_is_not_waited_for() -> None:
     assert exit_of(with_uploader(terminated(3), running(3))).code == 3
 
 
+def test_a_container_task_that_fails_is_told_by_its_exit_code_not_by_the_outputs_that_are_missing() -> None:
+    failure = seen(with_uploader(terminated(3), running(3))).failure
+    assert failure is not None
+    assert (failure.kind, failure.code) == (ErrorKind.USER, "ProcessDied")
+    assert "exit code 3" in failure.message
+
+
 def test_an_uploader_that_waits_for_sidecars_is_held_up() -> None:
     held = kept(with_uploader(terminated(0), running(3), running(4)))
     free = kept(with_uploader(terminated(0), running(3), terminated(0)))
