@@ -11,10 +11,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from flyteidl2.actions.actions_service_connect import ActionsServiceASGIApplication
 from flyteidl2.auth.auth_service_connect import AuthMetadataServiceASGIApplication
@@ -73,6 +74,8 @@ log = logging.getLogger(__name__)
 ALIASES: Mapping[str, str] = {
     "/flyteidl2.workflow.RunService/GetRun": "/flyteidl2.workflow.RunService/GetRunDetails",
 }
+Result = TypeVar("Result")
+
 SECOND_INTERRUPT_SECONDS = 5.0
 ABORT_CHECK_SECONDS = 0.1
 LEAVE_CHECK_SECONDS = 0.5
@@ -102,7 +105,10 @@ async def _serve(settings: Settings, *, started: float) -> int:
         stack.push_async_callback(servers.stop)
         api = Endpoint(settings.manager.runs_service.host, servers.port_of("runs"))
         controller = _executor(middle, parts, endpoint=parts.endpoint(api))
-        for action in await parts.start():
+        first = await interrupts.unless_stopped(parts.start())
+        if first is None:
+            return 0
+        for action in first:
             controller.enqueue(action)
         operator = asyncio.create_task(_operate(controller, parts), name="executor")
         stack.push_async_callback(_cancelled, operator)
@@ -275,6 +281,19 @@ class _Interrupts:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._interrupted.set)
         loop.add_signal_handler(signal.SIGTERM, self._terminated.set)
+
+    async def unless_stopped(self, start: Awaitable[Result]) -> Result | None:
+        """What the start returns; None when it is time to end before it is done."""
+        starting = asyncio.ensure_future(start)
+        signals = [asyncio.create_task(event.wait()) for event in (self._terminated, self._interrupted)]
+        await asyncio.wait([starting, *signals], return_when=asyncio.FIRST_COMPLETED)
+        for each in signals:
+            each.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait([starting])
+            return None
+        return starting.result()
 
     async def until_stopped(self, operator: "asyncio.Task[None]", middle: Middle, parts: Parts) -> None:
         """Returns when it is time to end; raises what the executor raised."""

@@ -7,8 +7,9 @@ Before anything works on it, the Lease is ours and all TaskActions and pods are 
 import asyncio
 import contextlib
 import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -24,8 +25,9 @@ from flyte_manager.executor.admission import Admission
 from flyte_manager.executor.foreign import ForeignOrders
 from flyte_manager.executor.outcome import add_to_image
 from flyte_manager.executor.resources import Mirrored
-from flyte_manager.kubernetes import pods
+from flyte_manager.kubernetes import own_pod, pods, reviews
 from flyte_manager.kubernetes.access import Access
+from flyte_manager.kubernetes.api_errors import ApiError
 from flyte_manager.kubernetes.client import Client, Forbidden, NotFound
 from flyte_manager.kubernetes.collector import Collector, Limits
 from flyte_manager.kubernetes.crd import INSTALL, NAME
@@ -34,13 +36,13 @@ from flyte_manager.kubernetes.lease import Holder, ManagerLease
 from flyte_manager.kubernetes.resources import CRDS
 from flyte_manager.kubernetes.runtime import Pods
 from flyte_manager.kubernetes.secrets import KubernetesSecrets
-from flyte_manager.kubernetes.storage_secret import keep_keys
+from flyte_manager.kubernetes.storage_secret import keep_keys, keys_of
 from flyte_manager.kubernetes.taskactions import TaskActionObjects
 from flyte_manager.kubernetes.verdict import VerdictSettings
 from flyte_manager.store.instance import lock_file
 from flyte_manager.wire.links import LinkTemplate
 from flyte_manager.wire.runs import Platform
-from flyte_manager.worlds import Middle, Parts, WorldFacts
+from flyte_manager.worlds import Middle, Parts, WorldFacts, in_pod
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,10 @@ S3_KEYS = {"FLYTE_AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "FLYTE_AWS_SECRET_ACC
 
 class KindMissing(Unready):
     """the cluster ({source}) has no TaskActions: `{install}`"""
+
+
+class ClusterRefuses(Unready):
+    """the cluster ({source}) refuses what the manager needs: {words}: {cure}."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +76,9 @@ class Cluster:
 
     async def check(self) -> None:
         """What a misconfigured cluster or store would let fail later. Raises a Refusal."""
-        try:
-            await self.client.get(CRDS, NAME, metadata_only=True)
-        except NotFound:
-            raise KindMissing(source=self.access.source, install=INSTALL) from None
-        except Forbidden:
-            log.info("this manager may not look at the CRD; whether it is installed will show")
+        await self._check_kind()
+        for problem in await reviews.problems(self.client, self.settings.manager.kubernetes.namespace):
+            log.warning("%s", problem)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self.store.probe()
@@ -83,6 +86,14 @@ class Cluster:
             raise
         except (Unavailable, TimeoutError) as trouble:
             log.warning("%s", trouble or f"the object store {self.store.root} does not answer in {PROBE_SECONDS:g} s")
+
+    async def _check_kind(self) -> None:
+        try:
+            await self.client.get(CRDS, NAME, metadata_only=True)
+        except NotFound:
+            raise KindMissing(source=self.access.source, install=INSTALL) from None
+        except Forbidden:
+            log.info("this manager may not look at the CRD; whether it is installed will show")
 
     async def known(self) -> None:
         """Waits until all that is there is known."""
@@ -112,11 +123,15 @@ async def build(settings: Settings, middle: Middle, *, access: Access, why: str,
     lease = ManagerLease(
         lease_client,
         namespace=kubernetes.namespace,
-        holder=Holder.here(middle.database.instance_id, lock_file(settings.database.sqlite.file)),
+        holder=Holder.here(
+            middle.database.instance_id, lock_file(settings.database.sqlite.file), own_pod.name(os.environ)
+        ),
         clock=middle.clock,
         elapsed=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     )
-    cluster = await _open(settings, middle, access=access, client=client, store=store, lease=lease)
+    with _explained(access):
+        cluster = await _open(settings, middle, access=access, client=client, store=store, lease=lease)
+    all_known = False
     working: list[asyncio.Task[None]] = []
 
     async def stop() -> None:
@@ -126,7 +141,9 @@ async def build(settings: Settings, middle: Middle, *, access: Access, why: str,
         await cluster.lease.release()
 
     async def start() -> Sequence[ActionId]:
-        await cluster.check()
+        nonlocal all_known
+        with _explained(access):
+            await cluster.check()
         await cluster.lease.acquire()
         working.append(asyncio.create_task(cluster.work(), name="cluster"))
         known = asyncio.create_task(cluster.known(), name="cluster known")
@@ -134,6 +151,7 @@ async def build(settings: Settings, middle: Middle, *, access: Access, why: str,
         known.cancel()
         if working[0].done():
             working[0].result()
+        all_known = True
         return []
 
     async def watch() -> None:
@@ -141,7 +159,9 @@ async def build(settings: Settings, middle: Middle, *, access: Access, why: str,
             await asyncio.shield(working[0])
 
     async def ready() -> str | None:
-        return None if cluster.lease.held else "this manager does not hold its Lease yet"
+        if not cluster.lease.held:
+            return f"the Lease {cluster.lease} {cluster.lease.waits_for}"
+        return None if all_known else "the cluster's TaskActions and pods are not all known yet: the log tells why"
 
     stack.push_async_callback(stop)
     return Parts(
@@ -168,7 +188,7 @@ async def build(settings: Settings, middle: Middle, *, access: Access, why: str,
         may_work=lambda: cluster.lease.held,
         running=_nobody_asks,
         facts=lambda: _facts(settings, access, why),
-        allowed_hosts=(_host(kubernetes.task_endpoint),),
+        allowed_hosts=_hosts(kubernetes.task_endpoint),
         namespace=kubernetes.namespace,
         platform=Platform(
             links=[LinkTemplate.parse(name, uri) for name, uri in kubernetes.log_links],
@@ -179,6 +199,13 @@ async def build(settings: Settings, middle: Middle, *, access: Access, why: str,
 
 def open_client(access: Access, kubernetes: KubernetesSettings) -> Client:
     return Client(access, qps=kubernetes.qps, burst=kubernetes.burst)
+
+
+async def helper_image(kubernetes: KubernetesSettings, client: Client, environ: Mapping[str, str]) -> str:
+    """As the settings say; in a pod else the manager's own. Empty: there is none, so that no ContainerTask can run."""
+    if kubernetes.helper_image or not in_pod(environ) or client.access.context:
+        return kubernetes.helper_image
+    return await own_pod.image(client, namespace=client.access.namespace, pod=own_pod.name(environ))
 
 
 def object_store(storage: StorageSettings, clock: Clock) -> ObjectStore:
@@ -213,9 +240,9 @@ async def _open(
         pod_template=kubernetes.pod_template,
         pod_defaults=kubernetes.pod_defaults,
         interruptible_defaults=kubernetes.interruptible_defaults,
-        helper_image=kubernetes.helper_image,
+        helper_image=await helper_image(kubernetes, client, os.environ),
         storage_env=_storage_env(settings.storage),
-        storage_secret_env=await _storage_keys(settings.storage, client, namespace),
+        storage_secret_env=await storage_keys(settings.storage, client, namespace),
     )
     pods.check(pod_settings)
     objects = TaskActionObjects(client=client, namespace=namespace, wake=middle.wake, recorder=recorder, clock=clock)
@@ -259,7 +286,7 @@ def _storage_env(storage: StorageSettings) -> Mapping[str, str]:
     return {name: value for name, value in given.items() if value}
 
 
-async def _storage_keys(storage: StorageSettings, client: Client, namespace: str) -> Mapping[str, SecretReference]:
+async def storage_keys(storage: StorageSettings, client: Client, namespace: str) -> Mapping[str, SecretReference]:
     """The store's keys for pods, by reference: from the Secret that the settings name, else from one made of them."""
     scheme = storage.url.partition(":")[0]
     keys = {
@@ -267,17 +294,25 @@ async def _storage_keys(storage: StorageSettings, client: Client, namespace: str
         "gs": {"GOOGLE_SERVICE_ACCOUNT_KEY": "GOOGLE_SERVICE_ACCOUNT_KEY"},
     }.get(scheme, {"AZURE_STORAGE_ACCOUNT_KEY": "AZURE_STORAGE_ACCOUNT_KEY"})
     name = storage.pod_secret
-    if not name:
+    if name:
+        there = await keys_of(client, name, namespace=namespace)
+        lacking = [key for key in keys.values() if key not in there]
+        if not there:
+            log.info(
+                "no Secret %s/%s (storage.podSecret): pods need a role of the cloud for the store", namespace, name
+            )
+        elif lacking:
+            log.warning("the Secret %s/%s has no %s: pods get none", namespace, name, " and no ".join(lacking))
+    else:
         values = {
             "AWS_ACCESS_KEY_ID": storage.s3.access_key_id if scheme == "s3" else "",
             "AWS_SECRET_ACCESS_KEY": storage.s3.secret_access_key if scheme == "s3" else "",
             "AZURE_STORAGE_ACCOUNT_KEY": storage.azure.key if scheme not in ("s3", "gs") else "",
         }
         given = {key: value for key, value in values.items() if value}
-        if not given:
-            return {}
-        name = await keep_keys(client, given, namespace=namespace)
-    return {variable: SecretReference(name, key) for variable, key in keys.items()}
+        there = frozenset(given)
+        name = await keep_keys(client, given, namespace=namespace) if given else ""
+    return {variable: SecretReference(name, key) for variable, key in keys.items() if key in there}
 
 
 def _facts(settings: Settings, access: Access, why: str) -> WorldFacts:
@@ -291,8 +326,24 @@ def _facts(settings: Settings, access: Access, why: str) -> WorldFacts:
     return WorldFacts(why=why, pods=shown)
 
 
-def _host(endpoint: str) -> str:
-    return endpoint.rpartition(":")[0].strip("[]")
+def _hosts(endpoint: str) -> Sequence[str]:
+    """The names by which pods may call the endpoint: a Service has four."""
+    host = endpoint.rpartition(":")[0].strip("[]")
+    service = host.removesuffix(".svc")
+    if service == host:
+        return [host]
+    return [service.partition(".")[0], service, host, f"{host}.cluster.local"]
+
+
+@contextlib.contextmanager
+def _explained(access: Access) -> Iterator[None]:
+    """What the API server refuses at a start, in a sentence."""
+    try:
+        yield
+    except ApiError as error:
+        rule = error.rule if isinstance(error, Forbidden) else ""
+        cure = rule or "`flyte-manager doctor` looks at all that a start needs"
+        raise ClusterRefuses(source=access.source, words=error.words, cure=cure) from error
 
 
 async def _nobody_asks() -> int:

@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,6 +17,8 @@ from flyte_manager.config.kinds import ConfigError
 from flyte_manager.config.settings import Settings, check, settings_of
 
 SYSTEM_FILE = Path("/etc/flyte/config/config.yaml")
+SERVICE = "flyte-manager"
+"""The Service in front of a manager that runs in a pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def load(argv_flags: Mapping[str, str], environ: Mapping[str, str], config_file:
 
     Raises ConfigError.
     """
-    values = {key.name: key.kind.read(key.default) for key in KEYS}
+    values: dict[str, Any] = {key.name: key.kind.read(key.default) for key in KEYS}
     origins = {key.name: "default" for key in KEYS}
     sources = [_from_environment(environ), _from_flags(argv_flags)]
     if config_file is not None:
@@ -56,6 +59,8 @@ def load(argv_flags: Mapping[str, str], environ: Mapping[str, str], config_file:
         for given in source:
             values[given.key.name] = given.value
             origins[given.key.name] = given.origin
+    if "KUBERNETES_SERVICE_HOST" in environ:
+        _fill_in_service(values, origins)
     settings = settings_of(values, origins)
     check(settings)
     return settings
@@ -72,6 +77,15 @@ def unknown_key(name: str) -> str:
     if near:
         return f"unknown key {name!r}: did you mean {by_name[near[0]]}?"
     return f"unknown key {name!r}: `flyte-manager config show` lists all keys"
+
+
+def _fill_in_service(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """In a pod, other pods find the manager at its Service, unless a setting says otherwise."""
+    elsewhere = values["manager.kubernetes.kubeconfig"] or values["manager.kubernetes.context"]
+    port = values["manager.runsService.port"]
+    if port and not elsewhere and not values["manager.kubernetes.taskEndpoint"]:
+        values["manager.kubernetes.taskEndpoint"] = f"{SERVICE}.{values['manager.kubernetes.namespace']}.svc:{port}"
+        origins["manager.kubernetes.taskEndpoint"] = "the Service of this pod"
 
 
 def _from_flags(flags: Mapping[str, str]) -> Iterator[_Given]:

@@ -1,17 +1,16 @@
 """The checks of a cluster and of the object storage. What they make there they delete again."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flyte_manager.doctor.findings import Finding
 from flyte_manager.doctor.way_back import WayBack, check_way_back
 from flyte_manager.domain.errors import Refusal
-from flyte_manager.kubernetes import crd
+from flyte_manager.kubernetes import crd, reviews
 from flyte_manager.kubernetes.api_errors import ApiError, Forbidden, NotFound
 from flyte_manager.kubernetes.client import Client
-from flyte_manager.kubernetes.permissions import Permission, all_permissions, as_yaml, missing_rules, review
-from flyte_manager.kubernetes.resources import CRDS, NAMESPACES, SELF_SUBJECT_ACCESS_REVIEWS
+from flyte_manager.kubernetes.permissions import all_permissions
+from flyte_manager.kubernetes.resources import CRDS, NAMESPACES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,24 +100,12 @@ def covers(found: object, ours: object) -> bool:
 
 async def check_permissions(client: Client, namespace: str) -> Sequence[Finding]:
     """Asks the API server for each of them. What is missing is shown as the rules to add."""
-    needed = all_permissions()
     try:
-        allowed = await asyncio.gather(*(_allowed(client, each, namespace) for each in needed))
+        problems = await reviews.problems(client, namespace)
     except (ApiError, Refusal) as error:
         return [Finding("permissions", "bad", f"what the manager may do can't be asked: {error}: try again")]
-    lacking = [each for each, has in zip(needed, allowed, strict=True) if not has]
-    findings = []
-    for rule in missing_rules(lacking):
-        verbs = ", ".join(each.verb for each in rule.permissions() if each in lacking)
-        role = f"a Role in namespace {namespace}" if rule.namespaced else "a ClusterRole"
-        text = f"the manager may not {verbs} {rule.resource}, needed to {rule.why}: add to {role} {as_yaml(rule)}"
-        findings.append(Finding("permissions", "bad", text))
-    return findings or [Finding("permissions", "ok", f"all {len(needed)} are there")]
-
-
-async def _allowed(client: Client, permission: Permission, namespace: str) -> bool:
-    answer = await client.create(SELF_SUBJECT_ACCESS_REVIEWS, review(permission, namespace))
-    return bool(answer["status"].get("allowed"))
+    findings = [Finding("permissions", "bad", problem) for problem in problems]
+    return findings or [Finding("permissions", "ok", f"all {len(all_permissions())} are there")]
 
 
 async def check_storage(url: str, probe: Callable[[], Awaitable[None]] | None) -> Finding:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flyte_manager.choice import ASK_SECONDS, NoStorage, NoTaskEndpoint, choose
-from flyte_manager.cluster import object_store, open_client
+from flyte_manager.cluster import helper_image, object_store, open_client
 from flyte_manager.config import Settings
 from flyte_manager.doctor.cluster import Cluster, examine_cluster
 from flyte_manager.doctor.findings import Finding
@@ -90,7 +90,7 @@ async def examine_pods(settings: Settings, choice: Choice, asking: Asking) -> As
             namespace=kubernetes.namespace,
             way_back=WayBack(
                 endpoint=kubernetes.task_endpoint,
-                image=kubernetes.helper_image,
+                image=await helper_image(kubernetes, client, asking.environ),
                 image_pull_secrets=kubernetes.image_pull_secrets,
                 serving=asking.serving,
                 tell=asking.tell,

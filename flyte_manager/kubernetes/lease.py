@@ -68,11 +68,11 @@ class Holder:
     """digest of what identifies the database's lock file on the running machine"""
 
     @classmethod
-    def here(cls, instance: str, lock_file: Path) -> "Holder":
+    def here(cls, instance: str, lock_file: Path, host: str = "") -> "Holder":
         """This process, which holds that lock."""
         status = lock_file.stat()
         place = f"{BOOT_ID.read_text().strip()} {status.st_dev} {status.st_ino}"
-        return cls(socket.gethostname(), instance, hashlib.sha256(place.encode()).hexdigest()[:16])
+        return cls(host or socket.gethostname(), instance, hashlib.sha256(place.encode()).hexdigest()[:16])
 
     @property
     def identity(self) -> str:
@@ -108,11 +108,16 @@ class ManagerLease:
         self._seen = ("", 0.0)
         """resourceVersion of another's Lease, and since when it has stood so"""
         self._told_at = float("-inf")
+        self.waits_for = "has not been asked for yet"
+        """why it is not held, as last seen; completes "the Lease …" """
 
     @property
     def held(self) -> bool:
         """Whether this manager, and no other, may change the world now. Ask before each reconcile."""
         return self._elapsed() < self._held_until
+
+    def __str__(self) -> str:
+        return f"{self._namespace}/{NAME}"
 
     async def acquire(self) -> None:
         """Waits until the Lease is ours. Raises Unleasable."""
@@ -229,6 +234,7 @@ class ManagerLease:
 
     def _tell(self, what: str) -> None:
         """The first time, and every 30 s."""
+        self.waits_for = what
         now = self._elapsed()
         if now - self._told_at >= TELL_SECONDS:
             self._told_at = now

@@ -3,10 +3,19 @@
 import base64
 from collections.abc import Mapping
 
-from flyte_manager.kubernetes.client import AlreadyExists, Client
+from flyte_manager.kubernetes.client import AlreadyExists, Client, NotFound
 from flyte_manager.kubernetes.resources import SECRETS
 
 NAME = "flyte-manager-storage"
+
+
+async def keys_of(client: Client, name: str, *, namespace: str) -> frozenset[str]:
+    """Of a Secret that others make; none when it is not there."""
+    try:
+        found = await client.get(SECRETS, name, namespace=namespace)
+    except NotFound:
+        return frozenset()
+    return frozenset(found.get("data") or ())
 
 
 async def keep_keys(client: Client, values: Mapping[str, str], *, namespace: str) -> str:

@@ -10,6 +10,7 @@ import yaml
 
 import flyte_manager
 from flyte_manager.config import KEYS, load
+from flyte_manager.kubernetes import own_pod
 from tests.cluster.dockerfile import Instruction, read_dockerfile
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,7 @@ def last_stage() -> dict[str, Instruction]:
 POD = DEPLOYMENT["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
 SETTINGS = load({}, {}, DEPLOY / "config.yaml")
+IN_POD = load({}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, DEPLOY / "config.yaml")
 
 
 def test_the_image_is_made_of_a_python_that_the_manager_supports() -> None:
@@ -80,19 +82,23 @@ def test_the_configuration_fits_the_deployment_and_the_service() -> None:
 def test_tasks_find_the_manager_at_its_service() -> None:
     (service,) = objects("service.yaml")
     (namespace,) = objects("namespace.yaml")
-    host, _, port = SETTINGS.manager.kubernetes.task_endpoint.partition(":")
+    host, _, port = IN_POD.manager.kubernetes.task_endpoint.partition(":")
     assert host == f"{service['metadata']['name']}.{namespace['metadata']['name']}.svc"
     assert int(port) == next(one["port"] for one in service["spec"]["ports"] if one["name"] == "api")
-    assert host in SETTINGS.server.allowed_hosts
-    assert namespace["metadata"]["name"] == SETTINGS.manager.kubernetes.namespace
     assert service["spec"]["selector"] == DEPLOYMENT["spec"]["selector"]["matchLabels"]
     assert service["spec"]["selector"].items() <= DEPLOYMENT["spec"]["template"]["metadata"]["labels"].items()
 
 
-def test_variables_of_the_deployment_are_keys() -> None:
-    names = {one["name"] for one in CONTAINER["env"]}
-    assert names
-    assert names <= {key.variable for key in KEYS}
+def test_the_manager_is_told_where_and_who_it_is() -> None:
+    told = {one["name"]: one["valueFrom"]["fieldRef"]["fieldPath"] for one in CONTAINER["env"]}
+    (namespace,) = (key.variable for key in KEYS if key.name == "manager.kubernetes.namespace")
+    assert told == {namespace: "metadata.namespace", own_pod.POD_NAME: "metadata.name"}
+    assert CONTAINER["name"] == own_pod.CONTAINER
+
+
+def test_the_manager_and_the_tasks_get_the_keys_of_one_secret() -> None:
+    (source,) = CONTAINER["envFrom"]
+    assert source == {"secretRef": {"name": SETTINGS.storage.pod_secret, "optional": True}}
 
 
 def test_the_image_is_that_of_this_version() -> None:

@@ -335,3 +335,26 @@ def test_the_file_of_the_working_directory_is_found(tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.touch()
     assert find_file(str(other), tmp_path) == other
+
+
+def test_in_a_pod_tasks_find_the_manager_at_its_service() -> None:
+    pod = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+    namespace = {"FLYTE_MANAGER__MANAGER__KUBERNETES__NAMESPACE": "ml", **pod}
+    settings = load({"manager.runsService.port": "9090"}, namespace, None)
+    assert settings.manager.kubernetes.task_endpoint == "flyte-manager.ml.svc:9090"
+    assert settings.origins["manager.kubernetes.taskEndpoint"] == "the Service of this pod"
+    assert load({}, {}, None).manager.kubernetes.task_endpoint == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "endpoint"),
+    [
+        ({"manager.kubernetes.taskEndpoint": "10.0.0.5:8090"}, "10.0.0.5:8090"),
+        ({"manager.kubernetes.kubeconfig": "/etc/other"}, ""),
+        ({"manager.kubernetes.context": "other"}, ""),
+        ({"manager.runsService.port": "0"}, ""),
+    ],
+)
+def test_a_pod_that_is_told_otherwise_has_no_service(flags: dict[str, str], endpoint: str) -> None:
+    settings = load(flags, {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, None)
+    assert settings.manager.kubernetes.task_endpoint == endpoint
