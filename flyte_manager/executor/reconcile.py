@@ -82,6 +82,10 @@ class Reconciler:
             held = await self._resources.hold(action)
         except LaunchRefused as refusal:
             return await self._refuse(action, refusal)
+        except Unavailable as trouble:
+            if action.kind is Kind.TASK and action.phase in (Phase.QUEUED, Phase.WAITING_FOR_RESOURCES):
+                await self._report_waiting(action, str(trouble))
+            raise
         if held is None:
             return Done()
         result = await (self._task(held) if held.kind is Kind.TASK else self._condition(held))
@@ -135,7 +139,7 @@ class Reconciler:
             return await self._refuse(action, refusal)
         reason = self._admission.ask(action, _demand(plan))
         if reason:
-            return await self._report_waiting(action, plan, reason)
+            return await self._report_waiting(action, reason)
         return await self._start(action, plan)
 
     async def _start(self, action: Action, plan: TaskPlan) -> Done | Requeue:
@@ -147,10 +151,10 @@ class Reconciler:
         except (LaunchRefused, SecretMissing, Invalid) as refusal:
             return await self._refuse(action, refusal)
         except LaunchDelayed as delay:
-            await self._report_waiting(action, plan, str(delay))
+            await self._report_waiting(action, str(delay))
             return Requeue(ROOM_CHECK_SECONDS)
         except Unavailable as trouble:
-            await self._report_waiting(action, plan, str(trouble))
+            await self._report_waiting(action, str(trouble))
             raise  # it keeps its place: the next in line would find the world no better
         except Exception:
             self._admission.release(action.id)  # while it backs off, others must not wait for it
@@ -179,11 +183,11 @@ class Reconciler:
         await self._runtime.stop(former)
         return True
 
-    async def _report_waiting(self, action: Action, plan: TaskPlan, reason: str) -> Done:
+    async def _report_waiting(self, action: Action, reason: str) -> Done:
         if action.phase is not Phase.WAITING_FOR_RESOURCES or action.reason != reason:
             phase = Phase.WAITING_FOR_RESOURCES
             told = AttemptReport(action.attempt_id, phase, self._clock(), reason=reason)
-            await self._ledger.report(told, plan.budget)
+            await self._ledger.report(told, lifecycle.NO_RETRIES)  # which count only at the end
         return Done()
 
     async def _report_progress(self, action: Action, seen: Observation) -> Done:

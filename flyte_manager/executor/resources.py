@@ -8,7 +8,6 @@ Where there are none (local processes) the row itself is the TaskAction: RowsAlo
 """
 
 import logging
-from dataclasses import replace
 from typing import Protocol
 
 from flyte_manager.domain.actions import Action, ActionHistory, Resource
@@ -37,8 +36,8 @@ class Resources(Protocol):
     """What reconcile asks for beside the runtime."""
 
     async def hold(self, action: Action) -> Action | None:
-        """The action with its resource; None when that was deleted, so that the action is aborted now. Raises
-        LaunchRefused."""
+        """The action with its resource, as its row is by then; None when the resource was deleted, so that the action
+        is aborted now. Raises LaunchRefused, and Unavailable while there can't be one."""
 
     async def show(self, action: Action) -> None:
         """Lets the resource tell what the rows tell now."""
@@ -93,8 +92,7 @@ class Mirrored:
             if action.final:  # nobody ever saw it
                 return action
             resource = await self._make(action)
-        await self._ledger.place(action.id, resource)
-        return replace(action, resource=resource)
+        return await self._ledger.place(action.id, resource)
 
     async def show(self, action: Action) -> None:
         if action.resource is None or self._objects.shows(action):

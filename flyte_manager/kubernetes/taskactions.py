@@ -52,6 +52,10 @@ class NamesTaken(LaunchRefused):
     {first}`), then start the run again."""
 
 
+class NoRoom(Unavailable):
+    """the namespace's quota has no room for the TaskAction: {words}"""
+
+
 class KindMissing(Unavailable):
     """the cluster has no TaskActions: install their definition with `{install}`. It is tried again."""
 
@@ -186,7 +190,7 @@ class TaskActionObjects:
             raise self._missing(error) from error
         except Forbidden as error:
             if error.quota:
-                raise
+                raise NoRoom(words=error.words) from error
             if not error.rule:
                 raise TaskActionRefused(words=error.words) from error
             rule = rule_text(TASK_ACTIONS.group, TASK_ACTIONS.plural)

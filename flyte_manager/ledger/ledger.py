@@ -169,14 +169,16 @@ class Ledger:
 
         await self._write(write)
 
-    async def place(self, action: ActionId, resource: Resource) -> None:
-        """Keeps which resource stands for the action. No watcher is woken: it changes nothing for them. Raises
-        UnknownAction."""
+    async def place(self, action: ActionId, resource: Resource) -> Action:
+        """Keeps which resource stands for the action; the action as it is now. No watcher is woken: it changes nothing
+        for them. Raises UnknownAction."""
 
-        def write(work: _Work) -> None:
-            actions.update(work.tx, replace(known_action(work.tx.connection, action), resource=resource))
+        def write(work: _Work) -> Action:
+            placed = replace(known_action(work.tx.connection, action), resource=resource)
+            actions.update(work.tx, placed)
+            return placed
 
-        await self._write(write)
+        return await self._write(write)
 
     async def report(self, told: AttemptReport, budget: Budget) -> None:
         """What the executor saw of an attempt. Raises UnknownAction, UnknownAttempt, NotATaskPhase."""

@@ -17,12 +17,12 @@ from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import LaunchRefused, Standing
 from flyte_manager.kubernetes import bodies, status
-from flyte_manager.kubernetes.api_errors import Forbidden, Throttled, Unreachable
+from flyte_manager.kubernetes.api_errors import Throttled, Unreachable
 from flyte_manager.kubernetes.client import Client
 from flyte_manager.kubernetes.collector import Collector, Limits
 from flyte_manager.kubernetes.events import Recorder
 from flyte_manager.kubernetes.objects import kept
-from flyte_manager.kubernetes.taskactions import KindMissing, NamespaceMissing, StillLeaving, TaskActionObjects
+from flyte_manager.kubernetes.taskactions import KindMissing, NamespaceMissing, NoRoom, StillLeaving, TaskActionObjects
 from tests.fakes.clock import NOW, FakeClock
 from tests.fakes.kubernetes_api import FakeKubernetes
 from tests.fakes.orders import BASE, action_id, run_id, task_spec
@@ -396,7 +396,7 @@ async def test_a_policy_refuses_in_its_own_words(world: World) -> None:
 async def test_a_quota_that_is_used_up_is_waited_for(world: World) -> None:
     message = 'taskactions.flyte.org "r1-a0" is forbidden: exceeded quota: q, requested: count/taskactions.flyte.org=1'
     world.api.fail("create", "taskactions", status=403, reason="Forbidden", message=message)
-    with pytest.raises(Forbidden, match="exceeded quota"):
+    with pytest.raises(NoRoom, match="exceeded quota"):
         await world.make(row())
 
 
