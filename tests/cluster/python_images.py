@@ -27,6 +27,7 @@ BASE_PACKAGES = [
     "dash",
     "gzip",
     "libc-bin",
+    "libstdc++6",
     "python3",
     "python3-venv",
     "tzdata",

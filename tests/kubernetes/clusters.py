@@ -17,9 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PROJECT = Path(__file__).parents[2]
 CONSTRAINTS = PROJECT / "constraints.txt"
 SDK_IMAGE = "local/flyte:test"
+SDK_PACKAGES = ("flyte", "kubernetes", "pandas", "pyarrow")
 MANAGER_IMAGE = "local/flyte-manager:test"
 _OWN = "flyte-manager-test-cluster-"
 
@@ -99,11 +102,22 @@ class Cluster:
         return self.kubectl.kubeconfig
 
     def sdk_image(self) -> str:
-        """An image for tasks: the SDK of constraints.txt, which brings what reaches S3 (obstore), and data frames."""
+        """An image for tasks: the SDK of constraints.txt, with what reaches S3 (obstore), and what the tests import."""
         if self.state is None:
             return _given("FLYTE_TEST_SDK_IMAGE")
-        _tool(self.state, "image", "--name", SDK_IMAGE, "--constraints", str(CONSTRAINTS), "flyte", "pandas", "pyarrow")
+        _tool(self.state, "image", "--name", SDK_IMAGE, "--constraints", str(CONSTRAINTS), *SDK_PACKAGES)
         return SDK_IMAGE
+
+    @contextlib.contextmanager
+    def without(self, part: str) -> Iterator[None]:
+        """While one of its processes (kube-apiserver, kubelet) is not there: it ends as by a crash."""
+        if self.state is None:
+            pytest.skip("only a cluster of tests/cluster can be broken")
+        _tool(self.state, "kill", part)
+        try:
+            yield
+        finally:
+            _tool(self.state, "again", part)
 
     def manager_image(self) -> str:
         """The manager of this source tree, made by deploy/Dockerfile."""

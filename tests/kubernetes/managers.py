@@ -45,10 +45,11 @@ def pods_manager_of(folder: Path, kubectl: Kubectl, s3: S3Server, settings: Mapp
 
 @contextmanager
 def pods_user_of(manager: Manager, image: str) -> Iterator[User]:
-    """Whose environments that name no image get this one, as the SDK's configuration says."""
+    """Whose environments that name no image get this one, as the SDK's configuration says; in programs, images.SDK."""
     with new_user(manager, PROGRAMS) as user:
         file = user.folder / ".flyte" / "config.yaml"
         config = yaml.safe_load(file.read_text())
         config["image"] = {"image_refs": {"default": image}}
         file.write_text(yaml.safe_dump(config))
+        (user.folder / "images.py").write_text(f"SDK = {image!r}\n")
         yield user

@@ -29,7 +29,7 @@ def until_asleep(user: User, run: str, sleepers: int) -> list[str]:
     def asleep() -> bool:
         return [user.phase(run, each) for each in user.children(run, "sleeper")] == ["RUNNING"] * sleepers
 
-    eventually(asleep, what="the sleep")
+    eventually(asleep, 120, what="the sleep")
     return user.children(run, "sleeper")
 
 

@@ -38,13 +38,15 @@ class User:
 
     manager: Manager
     folder: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    """more that their shell exports"""
     _running: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def start(self, *command: str | Path, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [str(part) for part in command],
             cwd=self.folder,
-            env={**self.manager.environment, "PYTHONUNBUFFERED": "1", "COLUMNS": "240", **(env or {})},
+            env={**self.manager.environment, "PYTHONUNBUFFERED": "1", "COLUMNS": "240", **self.env, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

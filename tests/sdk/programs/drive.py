@@ -1,8 +1,8 @@
 """A user at the Python API: `drive.py '[{"task": "basics.double", "inputs": {"x": 4}}]'`.
 
 Starts all the runs, then waits for each and prints what the SDK says of it, one line of JSON a run. A run may carry
-"env" (variables of its tasks) and "name"; "wait": false only starts it. It finds the manager through the user's
-configuration file, as `flyte create config` wrote it.
+"env" (variables of its tasks), "name" and "context" (more of the run); "wait": false only starts it. It finds the
+manager through the user's configuration file, as `flyte create config` wrote it.
 """
 
 import importlib
@@ -18,7 +18,7 @@ import flyte.remote
 def start(order: dict[str, Any]) -> flyte.remote.Run:
     module, _, task = order["task"].rpartition(".")
     function = getattr(importlib.import_module(module), task)
-    runner = flyte.with_runcontext(name=order.get("name"), env_vars=order.get("env"))
+    runner = flyte.with_runcontext(name=order.get("name"), env_vars=order.get("env"), **order.get("context", {}))
     run = runner.run(function, **order.get("inputs", {}))
     assert isinstance(run, flyte.remote.Run)
     return run
