@@ -166,7 +166,9 @@ def _executor(middle: Middle, parts: Parts, *, endpoint: str) -> Controller[Acti
     )
 
     async def reconcile(key: ActionId) -> Done | Requeue:
-        return await reconciler.reconcile(key) if parts.may_work() else Requeue(LEAVE_CHECK_SECONDS)
+        while not parts.may_work():  # noqa: ASYNC110 - time alone may take the leave away
+            await asyncio.sleep(LEAVE_CHECK_SECONDS)
+        return await reconciler.reconcile(key)
 
     controller = Controller(reconcile, reconciler.list_all)
 

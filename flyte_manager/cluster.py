@@ -47,6 +47,7 @@ from flyte_manager.worlds import Middle, Parts, WorldFacts, in_pod
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 20.0
+ENDPOINT_SECONDS = 2.0
 UNLIMITED_MEMORY = 1 << 62
 S3_KEYS = {"FLYTE_AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "FLYTE_AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY"}
 """variable of a task -> key in the Secret, which are the variables of the manager itself"""
@@ -60,9 +61,9 @@ class ClusterRefuses(Unready):
     """the cluster ({source}) refuses what the manager needs: {words}: {cure}."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cluster:
-    """What is open of it."""
+    """What is open of it, and its life: checked, taken by the Lease, followed, left."""
 
     settings: Settings
     access: Access
@@ -73,19 +74,48 @@ class Cluster:
     recorder: Recorder
     collector: Collector
     lease: ManagerLease
+    work: asyncio.Task[None] | None = None
+    all_known: bool = False
 
-    async def check(self) -> None:
-        """What a misconfigured cluster or store would let fail later. Raises a Refusal."""
+    async def start(self) -> Sequence[ActionId]:
+        """Returns when the Lease is ours and all that is there is known; that is what wakes the executor. Raises a
+        Refusal."""
+        with _explained(self.access):
+            await self._check()
+        await self.lease.acquire()
+        self.work = asyncio.create_task(self._work(), name="cluster")
+        known = asyncio.create_task(self._know(), name="cluster known")
+        await asyncio.wait([self.work, known], return_when=asyncio.FIRST_COMPLETED)
+        known.cancel()
+        if self.work.done():
+            self.work.result()
+        self.all_known = True
+        return []
+
+    async def watch(self) -> None:
+        """Ends when following the cluster ends, and raises what ended it."""
+        if self.work is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(self.work)
+
+    async def stop(self) -> None:
+        if self.work is not None:
+            self.work.cancel()
+            await asyncio.wait([self.work])
+        await self.lease.release()
+
+    async def ready(self) -> str | None:
+        if not self.lease.held:
+            return f"the Lease {self.lease} {self.lease.waits_for}"
+        return None if self.all_known else "the cluster's TaskActions and pods are not all known yet: the log tells why"
+
+    async def _check(self) -> None:
+        """What a misconfigured cluster or store would let fail later."""
         await self._check_kind()
         for problem in await reviews.problems(self.client, self.settings.manager.kubernetes.namespace):
             log.warning("%s", problem)
-        try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                await self.store.probe()
-        except (AccessDenied, BucketMissing):
-            raise
-        except (Unavailable, TimeoutError) as trouble:
-            log.warning("%s", trouble or f"the object store {self.store.root} does not answer in {PROBE_SECONDS:g} s")
+        await self._check_store()
+        await self._check_endpoint()
 
     async def _check_kind(self) -> None:
         try:
@@ -95,12 +125,35 @@ class Cluster:
         except Forbidden:
             log.info("this manager may not look at the CRD; whether it is installed will show")
 
-    async def known(self) -> None:
-        """Waits until all that is there is known."""
+    async def _check_store(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self.store.probe()
+        except (AccessDenied, BucketMissing):
+            raise
+        except (Unavailable, TimeoutError) as trouble:
+            log.warning("%s", trouble or f"the object store {self.store.root} does not answer in {PROBE_SECONDS:g} s")
+
+    async def _check_endpoint(self) -> None:
+        """Pods may reach what this machine does not, so that this is a warning; the doctor asks from a pod."""
+        endpoint = self.settings.manager.kubernetes.task_endpoint
+        host, _, port = endpoint.rpartition(":")
+        try:
+            async with asyncio.timeout(ENDPOINT_SECONDS):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, TimeoutError) as trouble:
+            words = (
+                "manager.kubernetes.taskEndpoint %s does not answer here (%s): tasks that call the manager may fail; %s"
+            )
+            log.warning(words, endpoint, trouble or "no answer in time", "`flyte-manager doctor` asks from a pod")
+        else:
+            writer.close()
+
+    async def _know(self) -> None:
         await self.objects.synced()
         await self.runtime.synced()
 
-    async def work(self) -> None:
+    async def _work(self) -> None:
         """Follows the cluster until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             for name, part in (
@@ -117,60 +170,16 @@ async def build(settings: Settings, middle: Middle, *, access: Access, why: str,
     """Raises a Refusal when a setting can't be right."""
     kubernetes = settings.manager.kubernetes
     store = object_store(settings.storage, middle.clock)
-    client = await stack.enter_async_context(open_client(access, kubernetes))
-    # a client of its own: a burst of work must not delay the renewal of the Lease
-    lease_client = await stack.enter_async_context(Client(access, qps=0))
-    lease = ManagerLease(
-        lease_client,
-        namespace=kubernetes.namespace,
-        holder=Holder.here(
-            middle.database.instance_id, lock_file(settings.database.sqlite.file), own_pod.name(os.environ)
-        ),
-        clock=middle.clock,
-        elapsed=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
-    )
     with _explained(access):
-        cluster = await _open(settings, middle, access=access, client=client, store=store, lease=lease)
-    all_known = False
-    working: list[asyncio.Task[None]] = []
-
-    async def stop() -> None:
-        for task in working:
-            task.cancel()
-            await asyncio.wait([task])
-        await cluster.lease.release()
-
-    async def start() -> Sequence[ActionId]:
-        nonlocal all_known
-        with _explained(access):
-            await cluster.check()
-        await cluster.lease.acquire()
-        working.append(asyncio.create_task(cluster.work(), name="cluster"))
-        known = asyncio.create_task(cluster.known(), name="cluster known")
-        await asyncio.wait([working[0], known], return_when=asyncio.FIRST_COMPLETED)
-        known.cancel()
-        if working[0].done():
-            working[0].result()
-        all_known = True
-        return []
-
-    async def watch() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(working[0])
-
-    async def ready() -> str | None:
-        if not cluster.lease.held:
-            return f"the Lease {cluster.lease} {cluster.lease.waits_for}"
-        return None if all_known else "the cluster's TaskActions and pods are not all known yet: the log tells why"
-
-    stack.push_async_callback(stop)
+        cluster = await _open(settings, middle, access=access, store=store, stack=stack)
+    stack.push_async_callback(cluster.stop)
     return Parts(
         world=World.PODS,
         runtime=cluster.runtime,
         logs=cluster.runtime,
         blobs=store,
         links=store,
-        secrets=KubernetesSecrets(client, namespace=kubernetes.namespace, clock=middle.clock),
+        secrets=KubernetesSecrets(cluster.client, namespace=kubernetes.namespace, clock=middle.clock),
         admission=Admission(cpu=float("inf"), memory=UNLIMITED_MEMORY, wake=middle.wake),
         resources=Mirrored(
             objects=cluster.objects,
@@ -182,9 +191,9 @@ async def build(settings: Settings, middle: Middle, *, access: Access, why: str,
         advice=add_to_image,
         defaults={},
         endpoint=lambda _: kubernetes.task_endpoint,
-        start=start,
-        watch=watch,
-        ready=ready,
+        start=cluster.start,
+        watch=cluster.watch,
+        ready=cluster.ready,
         may_work=lambda: cluster.lease.held,
         running=_nobody_asks,
         facts=lambda: _facts(settings, access, why),
@@ -224,28 +233,18 @@ def object_store(storage: StorageSettings, clock: Clock) -> ObjectStore:
 
 
 async def _open(
-    settings: Settings, middle: Middle, *, access: Access, client: Client, store: ObjectStore, lease: ManagerLease
+    settings: Settings, middle: Middle, *, access: Access, store: ObjectStore, stack: AsyncExitStack
 ) -> Cluster:
     kubernetes, clock = settings.manager.kubernetes, middle.clock
     namespace = kubernetes.namespace
-    recorder = Recorder(client, namespace=namespace, clock=clock)
-    pod_settings = pods.PodSettings(
-        namespace=namespace,
-        default_cpu=kubernetes.default_cpu,
-        default_memory=kubernetes.default_memory,
-        gpu_resource=kubernetes.gpu_resource,
-        accelerator_label=kubernetes.accelerator_label,
-        service_account=kubernetes.service_account,
-        image_pull_secrets=kubernetes.image_pull_secrets,
-        pod_template=kubernetes.pod_template,
-        pod_defaults=kubernetes.pod_defaults,
-        interruptible_defaults=kubernetes.interruptible_defaults,
-        helper_image=await helper_image(kubernetes, client, os.environ),
-        storage_env=_storage_env(settings.storage),
-        storage_secret_env=await storage_keys(settings.storage, client, namespace),
-    )
+    client = await stack.enter_async_context(open_client(access, kubernetes))
+    # a client of its own: a burst of work must not delay the renewal of the Lease
+    lease_client = await stack.enter_async_context(Client(access, qps=0))
+    pod_settings = await _pod_settings(settings, client)
     pods.check(pod_settings)
+    recorder = Recorder(client, namespace=namespace, clock=clock)
     objects = TaskActionObjects(client=client, namespace=namespace, wake=middle.wake, recorder=recorder, clock=clock)
+    lock = lock_file(settings.database.sqlite.file)
     return Cluster(
         settings=settings,
         access=access,
@@ -272,7 +271,32 @@ async def _open(
             limits=Limits(age=kubernetes.keep_seconds, count=kubernetes.keep_count),
             clock=clock,
         ),
-        lease=lease,
+        lease=ManagerLease(
+            lease_client,
+            namespace=namespace,
+            holder=Holder.here(middle.database.instance_id, lock, own_pod.name(os.environ)),
+            clock=clock,
+            elapsed=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        ),
+    )
+
+
+async def _pod_settings(settings: Settings, client: Client) -> pods.PodSettings:
+    kubernetes = settings.manager.kubernetes
+    return pods.PodSettings(
+        namespace=kubernetes.namespace,
+        default_cpu=kubernetes.default_cpu,
+        default_memory=kubernetes.default_memory,
+        gpu_resource=kubernetes.gpu_resource,
+        accelerator_label=kubernetes.accelerator_label,
+        service_account=kubernetes.service_account,
+        image_pull_secrets=kubernetes.image_pull_secrets,
+        pod_template=kubernetes.pod_template,
+        pod_defaults=kubernetes.pod_defaults,
+        interruptible_defaults=kubernetes.interruptible_defaults,
+        helper_image=await helper_image(kubernetes, client, os.environ),
+        storage_env=_storage_env(settings.storage),
+        storage_secret_env=await storage_keys(settings.storage, client, kubernetes.namespace),
     )
 
 
