@@ -1,13 +1,13 @@
 """The door to SQLite: one thread that writes, a few that read.
 
     write(f) ─▶ waiting ─▶ writer thread: BEGIN IMMEDIATE · f1 f2 … f200 · COMMIT (fsync) ─▶ one wake-up per event loop
-    read(q) ──▶ reader threads, each transaction a snapshot of what is committed
+    read(q) ──▶ waiting ─▶ reader threads: BEGIN · q1 q2 … · a snapshot of what is committed
 
 While one commit waits for the disk, the next batch gathers: many callers share an fsync, a single one waits for none
 but its own. If an operation raises after it has changed something, or the COMMIT fails, all is rolled back and each
 operation runs again alone; so operations must be repeatable and have no effect outside the database. One that raises
 before it changed anything left no trace and fails by itself. There are no savepoints: they halve the speed and don't
-survive a full disk.
+survive a full disk. Queries that wait share a transaction too, which takes most of what one costs.
 
 Revisions come from a counter of the writer thread that starts above the highest one in the tables. A run of an
 operation never uses one again, so rolled back ones leave gaps, and what commits later has the higher revision.
@@ -21,7 +21,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,16 +57,49 @@ class Transaction:
 
 
 class _Job(Generic[T]):
-    """One write: what to do, who waits for it, and how it ended."""
+    """One write or read: what to do, who waits for it, and how it ended."""
 
     __slots__ = ("done", "error", "loop", "operation", "result")
 
-    def __init__(self, operation: Callable[[Transaction], T], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, operation: Callable[[Any], T], loop: asyncio.AbstractEventLoop) -> None:
         self.operation = operation
         self.loop = loop
         self.done: asyncio.Future[None] = loop.create_future()
         self.result: T | None = None
         self.error: BaseException | None = None
+
+
+class _Line:
+    """Jobs that wait for a thread."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self._waiting: deque[_Job[Any]] = deque()
+        self._arrival = threading.Condition()
+
+    def put(self, job: _Job[Any]) -> None:
+        with self._arrival:
+            if self.closing:
+                raise DatabaseClosed
+            self._waiting.append(job)
+            if len(self._waiting) == 1:  # whom the first one woke takes the others along
+                self._arrival.notify()
+
+    def take(self) -> Sequence[_Job[Any]]:
+        """The jobs that wait, at least one; none at the end."""
+        with self._arrival:
+            while not self._waiting and not self.closing:
+                self._arrival.wait()
+            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+            if self._waiting:
+                self._arrival.notify()
+            return taken
+
+    def close(self) -> None:
+        """What waits is still taken."""
+        with self._arrival:
+            self.closing = True
+            self._arrival.notify_all()
 
 
 class _Writer:
@@ -79,38 +111,20 @@ class _Writer:
         self._file = file
         self._revision = revision
         self._inode = _inode(file)
-        self._waiting: deque[_Job[Any]] = deque()
-        self._arrival = threading.Condition()
-        self._closing = False
+        self.line = _Line()
         self._thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
         self._thread.start()
 
-    def put(self, job: _Job[Any]) -> None:
-        with self._arrival:
-            if self._closing:
-                raise DatabaseClosed
-            self._waiting.append(job)
-            self._arrival.notify()
-
     def close(self) -> None:
         """Returns when all that waited is written."""
-        with self._arrival:
-            self._closing = True
-            self._arrival.notify()
+        self.line.close()
         self._thread.join()
         self._connection.close()
         self._engine.dispose()
 
     def _serve(self) -> None:
-        while batch := self._next_batch():
+        while batch := self.line.take():
             self._process(batch)
-
-    def _next_batch(self) -> Sequence[_Job[Any]]:
-        """The jobs that wait, at least one; none at the end."""
-        with self._arrival:
-            while not self._waiting and not self._closing:
-                self._arrival.wait()
-            return [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
 
     def _process(self, batch: Sequence[_Job[Any]]) -> None:
         """Runs the jobs in one transaction, or each in its own where that fails, and wakes their callers."""
@@ -143,7 +157,7 @@ class _Writer:
             try:
                 self._connection.begin()
             except sa.exc.OperationalError as error:
-                if not busy(error) or not left or self._closing:
+                if not busy(error) or not left or self.line.closing:
                     raise
                 log.warning(
                     "another program has kept the database %s locked for %g s, waiting on", self._file, BUSY_SECONDS
@@ -185,19 +199,55 @@ class _Writer:
         return self._connection.connection.driver_connection
 
 
+class _Readers:
+    """The threads that read."""
+
+    def __init__(self, engine: sa.Engine, *, file: Path) -> None:
+        self._engine = engine
+        self._file = file
+        self.line = _Line()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"database-reader-{number}", daemon=True)
+            for number in range(READERS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Returns when all that waited is answered."""
+        self.line.close()
+        for thread in self._threads:
+            thread.join()
+        self._engine.dispose()
+
+    def _serve(self) -> None:
+        while batch := self.line.take():
+            try:
+                with self._engine.connect() as connection, connection.begin():
+                    for job in batch:
+                        self._answer(job, connection)
+            except Exception as error:
+                for job in batch:
+                    job.error = explained(error, self._file)
+            _wake(batch)
+
+    def _answer(self, job: _Job[Any], connection: sa.Connection) -> None:
+        try:
+            job.result = job.operation(connection)
+        except Exception as error:
+            job.error = explained(error, self._file)
+
+
 class Database:
     """One SQLite file, served by this process alone."""
 
-    def __init__(
-        self, file: Path, *, lock: InstanceLock, writer: _Writer, readers: sa.Engine, instance_id: str
-    ) -> None:
+    def __init__(self, file: Path, *, lock: InstanceLock, writer: _Writer, readers: _Readers, instance_id: str) -> None:
         """Use `open`."""
         self._file = file
         self._lock = lock
         self._writer = writer
         self._readers = readers
         self._instance_id = instance_id
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
 
     @classmethod
     def open(cls, file: Path, *, clock: Clock) -> "Database":
@@ -220,7 +270,7 @@ class Database:
                     revision = _highest_revision(connection)
             opened.pop_all()
         writer = _Writer(engine, connection, file=file, revision=revision)
-        readers = _engine(file, begin="BEGIN", pragmas=("query_only=ON",))
+        readers = _Readers(_engine(file, begin="BEGIN", pragmas=("query_only=ON",)), file=file)
         return cls(file, lock=lock, writer=writer, readers=readers, instance_id=instance_id)
 
     @property
@@ -235,16 +285,11 @@ class Database:
         operation raises (then nothing of it is kept), DatabaseUnusable when the file or its disk is at fault. When the
         caller is cancelled, the operation may happen all the same.
         """
-        job = _Job(operation, asyncio.get_running_loop())
-        self._writer.put(job)
-        await job.done
-        if job.error is not None:
-            raise job.error
-        return cast("T", job.result)
+        return await _done(self._writer.line, operation)
 
     async def read(self, query: Callable[[sa.Connection], T]) -> T:
         """Runs the query in a reader thread, on one snapshot of what is committed. It returns plain data."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._query, query)
+        return await _done(self._readers.line, query)
 
     async def ping(self) -> None:
         """Raises what keeps the database from being written; nothing is written."""
@@ -253,18 +298,18 @@ class Database:
     def close(self) -> None:
         """Writes what waits, then lets the file go. Blocks; later writes get DatabaseClosed."""
         self._writer.close()
-        self._threads.shutdown()
-        self._readers.dispose()
+        self._readers.close()
         self._lock.release()
 
-    def _query(self, query: Callable[[sa.Connection], T]) -> T:
-        try:
-            with self._readers.connect() as connection, connection.begin():
-                return query(connection)
-        except StopIteration as error:  # a future can't carry it: its caller would wait for ever
-            raise RuntimeError("the query raised StopIteration") from error
-        except sa.exc.DBAPIError as error:
-            raise explained(error, self._file) from error
+
+async def _done(line: _Line, operation: Callable[[Any], T]) -> T:
+    """The operation's result, once a thread has run it."""
+    job = _Job(operation, asyncio.get_running_loop())
+    line.put(job)
+    await job.done
+    if job.error is not None:
+        raise job.error
+    return cast("T", job.result)
 
 
 def _lock(file: Path) -> InstanceLock:
