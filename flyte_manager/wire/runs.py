@@ -54,6 +54,8 @@ def action_details(history: ActionHistory, *, run: Run | None = None, platform: 
         status=_status(record),
         attempts=[_attempt(each, platform) for each in history.attempts],
     )
+    if details.attempts and (waits_for := _waits_for(history)):
+        details.attempts[-1].cluster_events.append(cluster_event(waits_for))
     if record.failure and record.final:
         details.error_info.CopyFrom(_error(record.failure))
     elif record.phase is Phase.ABORTED:
@@ -128,6 +130,17 @@ def _attempt(record: Attempt, platform: Platform) -> pb.ActionAttempt:
         if following:
             transition.end_time.CopyFrom(timestamp(following[0].at))
     return attempt
+
+
+def _waits_for(history: ActionHistory) -> Event | None:
+    """Why a live action is no further, which has no other place than the events of its attempt."""
+    record, attempt = history.action, history.attempts[-1]
+    known = any(event.message == record.reason for event in attempt.events)
+    if record.final or known or not record.reason:
+        return None
+    name = "".join(word.capitalize() for word in record.phase.name.split("_"))
+    at = attempt.transitions[-1].at if attempt.transitions else attempt.created_at
+    return Event(at, record.reason, reason=name, warning=True)
 
 
 def cluster_event(event: Event) -> pb.ClusterEvent:

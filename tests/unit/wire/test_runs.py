@@ -101,6 +101,28 @@ def test_attempts_tell_their_phases_times_outputs_and_logs() -> None:
     assert not shown.phase_transitions[2].HasField("end_time")
 
 
+def test_what_a_live_action_waits_for_is_an_event_of_its_attempt() -> None:
+    told = Event(NOW, "0/1 nodes are available", reason="FailedScheduling", warning=True)
+    attempt = Attempt(
+        AttemptId(action_id(), 1),
+        Phase.WAITING_FOR_RESOURCES,
+        NOW,
+        (Transition(Phase.QUEUED, NOW), Transition(Phase.WAITING_FOR_RESOURCES, LATER)),
+        events=(told,),
+    )
+
+    def events(action: Action) -> list[pb.ClusterEvent]:
+        return list(runs.action_details(history(action, attempt)).attempts[0].cluster_events)
+
+    waiting = task(Phase.WAITING_FOR_RESOURCES, reason="exceeded quota: tight")
+    told_last = events(waiting)[-1]
+    assert len(events(waiting)) == 2
+    assert (told_last.reason, told_last.message) == ("WaitingForResources", "exceeded quota: tight")
+    assert (told_last.type, told_last.occurred_at.ToDatetime(NOW.tzinfo)) == (pb.ClusterEvent.TYPE_WARNING, LATER)
+    for action in (task(Phase.RUNNING), task(Phase.ABORTED, reason="enough"), replace(waiting, reason=told.message)):
+        assert len(events(action)) == 1
+
+
 def test_times_of_an_action() -> None:
     status = runs.action(task(Phase.SUCCEEDED)).status
     assert (status.start_time.ToDatetime(NOW.tzinfo), status.end_time.ToDatetime(NOW.tzinfo)) == (LATER, END)
