@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from flyte_manager.domain.errors import Refusal
+
 log = logging.getLogger(__name__)
 
 K = TypeVar("K")
@@ -105,8 +107,9 @@ class Controller(Generic[K]):
         except Exception as error:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             after = min(BACKOFF_FIRST_SECONDS * 2.0 ** min(failures - 1, 16), BACKOFF_MOST_SECONDS)
+            unforeseen = failures == 1 and not isinstance(error, Refusal)  # a refusal's words say all
             log.warning(
-                "%s: %s: %s; tried again in %.1f s", key, type(error).__name__, error, after, exc_info=failures == 1
+                "%s: %s: %s; tried again in %.1f s", key, type(error).__name__, error, after, exc_info=unforeseen
             )
             return after
         self._failures.pop(key, None)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from flyte_manager.domain.errors import Unavailable
 from flyte_manager.executor import controller as module
 from flyte_manager.executor.controller import Controller, Done, Requeue
 
@@ -150,6 +151,26 @@ async def test_a_failing_key_backs_off_alone_and_forgets_it_after_success(
     told = [record.getMessage() for record in caplog.records]
     assert told[0] == "bad: OSError: the disk is away; tried again in 100.0 s"
     assert [line.rpartition(" in ")[2] for line in told] == ["100.0 s", "200.0 s", "300.0 s"]
+
+
+async def test_only_what_nobody_foresaw_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    errors: dict[str, Exception] = {
+        "foreseen": Unavailable(problem="the store is away"),
+        "unforeseen": ValueError("what is this"),
+    }
+
+    async def reconcile(key: str) -> Done:
+        if error := errors.pop(key, None):
+            raise error
+        return Done()
+
+    with caplog.at_level(logging.WARNING):
+        async with running(reconcile) as controller:
+            controller.enqueue("foreseen")
+            controller.enqueue("unforeseen")
+            await until(lambda: len(caplog.records) == 2)
+    traced = {record.getMessage().partition(":")[0]: bool(record.exc_info) for record in caplog.records}
+    assert traced == {"foreseen": False, "unforeseen": True}
 
 
 async def test_a_failing_key_comes_back_by_itself() -> None:
