@@ -7,6 +7,8 @@
     python -m tests.cluster image-manager      make the manager's image by deploy/Dockerfile, and give it to the node
     python -m tests.cluster load FILE          give the node an image archive
     python -m tests.cluster kubectl ARG ...    kubectl on this cluster
+    python -m tests.cluster kill NAME          end a part (kube-apiserver, kubelet, ...) as a crash would
+    python -m tests.cluster again NAME         start it as it was started before
     python -m tests.cluster down               stop it, and undo what it did to the machine
 
 The README beside this file tells what it needs and how it works.
@@ -23,7 +25,7 @@ from pathlib import Path
 from tests.cluster.archives import pause_image
 from tests.cluster.binaries import hyperkube, kwok, pause, runtime
 from tests.cluster.commands import ToolError, say
-from tests.cluster.lifecycle import Wanted, down, status, up
+from tests.cluster.lifecycle import Wanted, break_part, down, mend_part, status, up
 from tests.cluster.manager_image import MANAGER_IMAGE, manager_image
 from tests.cluster.node import load
 from tests.cluster.places import CACHE, STATE
@@ -41,6 +43,9 @@ def main() -> int:
         options = _parser().parse_args(arguments)
         if options.command == "status":
             return 0 if status() else 3
+        if options.command in ("kill", "again"):  # while images are made for others
+            (break_part if options.command == "kill" else mend_part)(options.part)
+            return 0
         CACHE.mkdir(parents=True, exist_ok=True)
         with (CACHE / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time: test runners may call this at once
@@ -69,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     stop = commands.add_parser("down")
     stop.add_argument("--keep", action="store_true", help="leave the logs and data in the state folder")
     commands.add_parser("status")
+    for name in ("kill", "again"):
+        commands.add_parser(name).add_argument("part", metavar="NAME", help="as `status` shows it")
     python = commands.add_parser("image")
     python.add_argument("requirements", nargs="*", metavar="REQ", help="for pip; a wheel's path too (flyte)")
     python.add_argument("--constraints", type=Path, help="a file of versions for pip, whose hashes are left out")

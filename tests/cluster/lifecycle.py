@@ -72,6 +72,19 @@ def down(*, keep: bool) -> None:
     say(f"down after {time.monotonic() - began:.1f} s")
 
 
+def break_part(name: str) -> None:
+    """Ends one of the cluster's processes without a warning."""
+    Record.load().kill(name)
+
+
+def mend_part(name: str) -> None:
+    """Starts it again; the API server answers when this returns."""
+    record = Record.load()
+    record.again(name)
+    if name in ("etcd", "kube-apiserver"):
+        record.wait_for("the API server", lambda: api("/readyz") == "ok", name)
+
+
 def status() -> bool:
     """Prints what runs, since when, and how big it is; whether the cluster is up."""
     record = Record.load()

@@ -24,6 +24,9 @@ FILE = STATE / "cluster.json"
 class Process:
     pid: int
     started_at: str
+    argv: list[str] = field(default_factory=list)
+    path: str = ""
+    """its PATH, where it has one of its own"""
 
     @property
     def alive(self) -> bool:
@@ -65,9 +68,10 @@ class Record:
 
     def start(self, name: str, *argv: object, env: Mapping[str, str] | None = None) -> None:
         """Starts a process that outlives this one, and writes down which it is."""
+        words = [str(word) for word in argv]
         with (STATE / "logs" / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [str(word) for word in argv],
+                words,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -75,8 +79,29 @@ class Record:
                 env=env,
                 start_new_session=True,
             )
-        self.processes[name] = Process(process.pid, _started_at(process.pid) or "")
+        path = env["PATH"] if env else ""
+        self.processes[name] = Process(process.pid, _started_at(process.pid) or "", words, path)
         self.save()
+
+    def again(self, name: str) -> None:
+        """Starts a process that has ended anew, as it was started before."""
+        if self.alive(name):
+            raise ToolError(f"{name} runs already")
+        before = self._known(name)
+        self.start(name, *before.argv, env=dict(os.environ, PATH=before.path) if before.path else None)
+
+    def kill(self, name: str) -> None:
+        """Ends a process that this tool started, as a crash would."""
+        process = self._known(name)
+        while process.alive:
+            os.kill(process.pid, signal.SIGKILL)
+            _reap(process)
+            time.sleep(0.02)
+
+    def _known(self, name: str) -> Process:
+        if name not in self.processes:
+            raise ToolError(f"{name} is none of {', '.join(self.processes) or 'no running cluster'}")
+        return self.processes[name]
 
     def stop(self, name: str, patience: float = 20) -> None:
         """Stops a process that this tool started."""
