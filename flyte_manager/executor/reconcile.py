@@ -130,7 +130,11 @@ class Reconciler:
         if await self._former_attempt_lives(action):
             return Requeue(STOP_CHECK_SECONDS)
         if action.attempt > 1:
-            await self._runtime.settle(AttemptId(action.id, action.attempt - 1))
+            try:
+                await self._runtime.settle(AttemptId(action.id, action.attempt - 1))
+            except Unavailable as trouble:
+                await self._report_waiting(action, str(trouble))
+                raise
         try:
             plan = await self._plans.plan(action)
             if plan.unsupported:

@@ -8,12 +8,13 @@ Where there are none (local processes) the row itself is the TaskAction: RowsAlo
 """
 
 import logging
+from dataclasses import replace
 from typing import Protocol
 
 from flyte_manager.domain.actions import Action, ActionHistory, Resource
-from flyte_manager.domain.attempts import ErrorKind, Failure
+from flyte_manager.domain.attempts import ErrorKind, Failure, Presence
 from flyte_manager.domain.errors import Ended, Exists, Invalid, Missing, Unavailable, UnknownAction, UnknownRun
-from flyte_manager.domain.ids import ActionId
+from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.orders import NewRun
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import FoundAction, Runtime, Standing, TaskActions
@@ -108,6 +109,8 @@ class Mirrored:
         found = self._objects.found(key)
         if found is None:
             return
+        if found.problem:
+            await self._stop_all(key)
         try:
             order = await self._foreign.order(found)
             if isinstance(order, NewRun):
@@ -122,6 +125,14 @@ class Mirrored:
             await self._objects.refuse(found, str(refusal))
             return
         await self._ledger.place(key, found.resource)
+
+    async def _stop_all(self, key: ActionId) -> None:
+        """Attempts of an action whose record is gone."""
+        attempt = AttemptId(key, 1)
+        while (seen := await self._runtime.observe(attempt)).presence is not Presence.ABSENT:
+            if seen.presence is Presence.ALIVE:
+                await self._runtime.stop(attempt)
+            attempt = replace(attempt, number=attempt.number + 1)
 
     async def _make(self, action: Action) -> Resource:
         run = await self._reader.run(action.id.run)

@@ -22,8 +22,8 @@ from tests.unit.kubernetes.test_orders import foreign_spec
 pytestmark = pytest.mark.chaos
 
 CHILDREN = ("b1", "b2")
-DOUBLE_KILLS = 12
-TOGETHER = 4
+DOUBLE_KILLS = 8
+TOGETHER = 6
 """stories that are played at the same time: most of it is waiting"""
 
 Story = Callable[[Cluster], Awaitable[None]]
@@ -184,6 +184,45 @@ async def aborted(made: Cluster) -> None:
     assert (await made.until_phase(action_id())).reason == "enough"
 
 
+async def aborted_at_once(made: Cluster) -> None:
+    """While its TaskAction and its pod are being made; there may never be one."""
+    made.kubelet.program = endless
+    await made.call(lambda manager: manager.ledger.create_run(new_run(base=made.base)))
+    await made.call(lambda manager: manager.ledger.abort_run(run_id(), "enough"))
+    assert (await made.until_phase(action_id())).reason == "enough"
+
+    def nothing_is_left() -> bool:
+        shown = [(each.get("status") or {}).get("phase") for each in made.api.objects("taskactions")]
+        return not made.kubelet.running() and shown in ([], ["Aborted"])
+
+    await made.api.until(nothing_is_left)
+    assert set(made.kubelet.pods.values()) <= {1}
+
+
+async def deleted(made: Cluster) -> None:
+    """The root's TaskAction is deleted while it and its child run."""
+
+    async def program(pod: PodRun) -> int:
+        if pod.action == ROOT:
+            await made.call(lambda manager: manager.ledger.enqueue(new_task("b1", base=made.base)))
+        return await endless(pod)
+
+    made.kubelet.program = program
+    await made.call(lambda manager: manager.ledger.create_run(new_run(base=made.base)))
+    await made.until_phase(action_id("b1"), Phase.RUNNING)
+    made.api.delete("taskactions", "r1-a0", namespace=NAMESPACE)
+    root, child = [await made.until_phase(action_id(name)) for name in (ROOT, "b1")]
+    assert (root.phase, root.reason) == (Phase.ABORTED, "its TaskAction r1-a0 was deleted")
+    assert child.phase is Phase.ABORTED
+    await made.api.until(lambda: not made.kubelet.running() and not made.api.names("taskactions"))
+    assert set(made.kubelet.pods.values()) == {1}
+
+
+async def endless(pod: PodRun) -> int:
+    await asyncio.Event().wait()
+    return pod.attempt.number
+
+
 async def by_hand(made: Cluster) -> None:
     """A run and a child of it that were applied with kubectl."""
 
@@ -222,8 +261,49 @@ def apply(made: Cluster, name: str, **spec: str) -> None:
     made.api.put("taskactions", document, namespace=NAMESPACE)
 
 
-@pytest.mark.parametrize("story", [family, aborted, by_hand, broken])
+@pytest.mark.parametrize("story", [family, aborted, aborted_at_once, deleted, by_hand, broken])
 async def test_a_kill_at_any_step_changes_nothing(story: Story, tmp_path: Path) -> None:
     steps = await at_every_step(story, tmp_path)
-    assert steps > 10
+    assert steps > 5
     await at_two_steps(story, tmp_path, steps=steps, seed=steps)
+
+
+async def storm(made: Cluster, chance: random.Random) -> None:
+    """Requests fail, answers are lost, watches end, versions get too old; never more than a few requests on end."""
+    while True:
+        match chance.randrange(8):
+            case 0:
+                made.api.cut_watches()
+            case 1:
+                made.api.expire()
+            case 2:
+                made.api.end_watches_after(chance.randint(1, 3))
+            case 3 | 4:
+                made.api.lose_answers(chance.choice(("create", "patch", "get")), "*")
+            case 5:
+                made.api.delay(chance.uniform(0, 0.01))
+            case _:
+                made.api.fail("*", "*", status=chance.choice((500, 503, 504, 429)))
+        await asyncio.sleep(chance.uniform(0, 0.02))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_an_api_server_in_trouble_changes_nothing(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyte_manager.kubernetes.client.TRIES", 1)
+    monkeypatch.setattr("flyte_manager.kubernetes.informer.BACKOFF_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr("flyte_manager.kubernetes.log_tail.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("flyte_manager.executor.controller.BACKOFF_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("flyte_manager.executor.controller.BACKOFF_MOST_SECONDS", 0.05)
+
+    async def story(made: Cluster) -> None:
+        trouble = asyncio.create_task(storm(made, random.Random(seed)))
+        try:
+            await family(made)
+        finally:
+            trouble.cancel()
+            await asyncio.wait([trouble])
+
+    chance = random.Random(seed)
+    await played(story, tmp_path / "files", *(chance.randint(1, 60) for _ in range(seed)))

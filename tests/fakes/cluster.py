@@ -287,10 +287,12 @@ class Cluster:
     def stop(self) -> None:
         self._stop.set()
 
-    async def restart(self) -> None:
-        """As by kill -9."""
+    async def restart(self, *, lose: Path | None = None) -> None:
+        """As by kill -9; without that file."""
         before = self.manager
         before.life.died.set()
+        if lose is not None:
+            lose.unlink()  # noqa: ASYNC240
         async with asyncio.timeout(PATIENCE):
             while self._manager is before or not self._up.is_set():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)

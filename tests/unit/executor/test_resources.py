@@ -390,6 +390,32 @@ async def test_one_of_another_task_for_a_run_that_there_is_is_refused(made: Clus
     assert (await made.until_phase(action_id(), Phase.RUNNING)).failure is None
 
 
+async def test_without_their_records_those_that_had_not_ended_fail_and_say_so_and_others_stay(made: Cluster) -> None:
+    await create(made, name="r0")
+    await made.until_phase(action_id(run="r0"), Phase.SUCCEEDED)
+    shown = await made.until_shown(action_id(run="r0"))
+
+    async def program(pod: PodRun) -> int:
+        if pod.action == ROOT and pod.attempt.number == 1:
+            return pod.fail("once")
+        if pod.action == ROOT:
+            await enqueue(made, "b1")
+        return await endless(pod)
+
+    made.kubelet.program = program
+    await create(made, spec=task_spec(retries=1))
+    await made.until_phase(action_id("b1"), Phase.RUNNING)
+    await made.restart(lose=made.folder / "flyte.db")
+    failed = await made.until_phase(action_id(), Phase.FAILED)
+    assert failed.failure is not None
+    assert "the record of this action is gone" in failed.failure.message
+    assert said(await made.until_shown(action_id())) == ("InvalidSpec", failed.failure.message)
+    await made.api.until(lambda: status_of(made, "r1-b1").get("phase") == "Failed")
+    await no_pods_run(made)
+    assert status_of(made, "r0-a0") == shown
+    assert set(made.kubelet.pods.values()) == {1}
+
+
 # What the API server refuses.
 
 
@@ -462,6 +488,20 @@ async def test_while_the_api_server_is_down_the_reason_is_shown_and_then_all_goe
         ended = await made.until_phase(action_id(run=run), Phase.SUCCEEDED)
         assert (ended.attempt, ended.reason) == (1, "")
     assert set(made.kubelet.pods.values()) == {1}
+
+
+async def test_a_log_that_cannot_be_read_keeps_the_next_attempt_waiting_with_the_reason(made: Cluster) -> None:
+    async def program(pod: PodRun) -> int:
+        return pod.fail("once") if pod.attempt.number == 1 else await succeed(pod)
+
+    made.kubelet.program = program
+    made.api.fail("get", "pods/log", status=500, message="error dialing backend", times=None)
+    await create(made, spec=task_spec(retries=1))
+    waiting = await made.until_phase(action_id(), Phase.WAITING_FOR_RESOURCES)
+    assert waiting.attempt == 2
+    assert "error dialing backend" in waiting.reason
+    made.api.mend()
+    assert (await made.until_phase(action_id(), Phase.SUCCEEDED)).reason == ""
 
 
 async def fan(made: Cluster, between: Any) -> None:
@@ -589,3 +629,33 @@ async def test_an_abort_of_what_has_ended_changes_nothing(made: Cluster) -> None
     assert (await made.until_phase(action_id())).revision == ended.revision
     assert (await made.until_shown(action_id()))["phase"] == "Succeeded"
     assert made.api.counts["delete", "pods"] == 0
+
+
+async def test_of_what_has_ended_and_was_collected_little_is_remembered(made: Cluster) -> None:
+    async def program(pod: PodRun) -> int:
+        if pod.action == ROOT:
+            await enqueue(made, "b1", run=pod.attempt.action.run.name, spec=task_spec("hello.child", retries=1))
+            await made.until_phase(action_id("b1", pod.attempt.action.run.name))
+            return 0
+        return pod.fail("once") if pod.attempt.number == 1 else await succeed(pod)
+
+    made.kubelet.program = program
+    names = [f"r{number}" for number in range(10)]
+    for name in names:
+        await create(made, name=name)
+    for name in names:
+        await made.until_phase(action_id(run=name), Phase.SUCCEEDED)
+        await made.until_shown(action_id(run=name))
+        await made.until_shown(action_id("b1", name))
+        remove(made, f"{name}-a0")
+    manager = made.manager
+    await made.api.until(lambda: not manager.objects.all() and not manager.pods._pods)
+    left = {
+        "objects": (manager.objects._by_action, manager.objects._informer._entries),
+        "pods": (manager.pods._attempts, manager.pods._timers, manager.pods._pod_informer._entries),
+        "logs": (manager.pods._logs._going, manager.pods._logs._followed, manager.pods._logs._unread_since),
+        "controller": (manager.controller._waiting, manager.controller._again, manager.controller._failures),
+        "timers": (manager.controller._timers,),
+        "ledger": (manager.ledger._writes,),
+    }
+    assert {name: each for name, each in left.items() if any(each)} == {}
