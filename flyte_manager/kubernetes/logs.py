@@ -35,7 +35,7 @@ READ_SECONDS = 120.0
 STOP_SECONDS = 2.0
 SILENCE_SECONDS = 5.0
 """after which a stream that should have ended is given up"""
-_PAUSE_SECONDS = 0.5
+_SHORT_PAUSE_SECONDS, _PAUSE_SECONDS = 0.02, 0.5
 _KEPT_REMEMBERED = 20_000
 
 
@@ -179,7 +179,21 @@ class KeptLogs:
             await self._follow(pod, collector)
         finally:
             del self._followed[pod.attempt]
-        await self._write(self._latest(pod.attempt) or pod, collector, "")
+        await self._write_followed(pod, collector)
+
+    async def _write_followed(self, pod: Pod, collector: Collector) -> None:
+        """Tries again for a while: with the pod the log is gone."""
+        content = self._content(self._latest(pod.attempt) or pod, collector, "")
+        while True:
+            try:
+                return await self._save(pod.attempt, content)
+            except Unavailable as trouble:
+                now = self._clock()
+                if (now - self._unread_since.setdefault(pod.attempt, now)).total_seconds() >= PATIENCE_SECONDS:
+                    self._unread_since.pop(pod.attempt)
+                    raise
+                log.info("the log of %s is written again: %s", pod.attempt, trouble)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     def _collector(self, pod: Pod) -> Collector:
         collector = Collector(self._limit)
@@ -188,7 +202,7 @@ class KeptLogs:
 
     async def _follow(self, pod: Pod, collector: Collector) -> None:
         """Reads till the container has ended and all is read, or the pod is gone."""
-        position, left = Position(), list[Entry]()
+        position, left, pause = Position(), list[Entry](), _SHORT_PAUSE_SECONDS
         while True:
             now = self._latest(pod.attempt) or pod
             container, ended = speaker(now), now.over
@@ -212,15 +226,23 @@ class KeptLogs:
             if ended:
                 collector.add(position.new(left))
                 return
+            await asyncio.sleep(pause)  # that it ended is told to us a little later
+            pause = min(2 * pause, _PAUSE_SECONDS)
 
     def _is_over(self, pod: Pod) -> bool:
         return (self._latest(pod.attempt) or pod).over
 
     async def _write(self, pod: Pod, collector: Collector, problem: str) -> None:
+        await self._save(pod.attempt, self._content(pod, collector, problem))
+
+    def _content(self, pod: Pod, collector: Collector, problem: str) -> bytes:
         now = self._clock()
         collector.add(remark(now, text) for text in (problem, self._why(pod)) if text)
-        await self._blobs.write(self.uri(pod.attempt), collector.content(now))
-        self._remember(pod.attempt)
+        return collector.content(now)
+
+    async def _save(self, attempt: AttemptId, content: bytes) -> None:
+        await self._blobs.write(self.uri(attempt), content)
+        self._remember(attempt)
 
     def _remember(self, attempt: AttemptId) -> None:
         self._unread_since.pop(attempt, None)

@@ -12,6 +12,7 @@ import pytest
 
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import ErrorKind
+from flyte_manager.domain.errors import Unavailable
 from flyte_manager.domain.ids import ROOT, ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Phase
 from tests.fakes.cluster import NAMESPACE, Cluster, Manager, cluster, fresh_database
@@ -615,6 +616,40 @@ async def test_an_abort_of_what_runs_ends_its_pod_and_keeps_its_log(made: Cluste
     await made.api.until(lambda: "a0 attempt 1" in kept_log(made))
     assert await phases(made) == [Phase.ABORTED]
     assert "outside" not in kept_log(made)
+
+
+async def test_the_log_of_an_aborted_attempt_is_kept_when_the_store_is_back(
+    made: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyte_manager.kubernetes.logs._PAUSE_SECONDS", 0.01)
+    made.kubelet.program = endless
+    await create(made)
+    await made.until_phase(action_id(), Phase.RUNNING)
+    write, refusals = made.manager.blobs.write, [1, 2, 3]
+
+    async def refused_at_first(uri: str, content: bytes) -> None:
+        if refusals:
+            raise Unavailable(problem=f"the store is away ({refusals.pop()})")
+        await write(uri, content)
+
+    monkeypatch.setattr(made.manager.blobs, "write", refused_at_first)
+    await made.call(lambda manager: manager.ledger.abort_action(action_id(), "enough"))
+    await made.api.until(lambda: "a0 attempt 1" in kept_log(made))
+    assert not refusals
+
+
+async def test_a_log_that_ends_before_its_pod_is_not_asked_for_without_rest(made: Cluster) -> None:
+    made.kubelet.program = endless
+    made.kubelet.deleted_may_end.clear()
+    await create(made)
+    await made.until_phase(action_id(), Phase.RUNNING)
+    made.api.logs["r1-a0-0"].append(None)  # type: ignore[union-attr]
+    await made.call(lambda manager: manager.ledger.abort_action(action_id(), "enough"))
+    await made.api.until(lambda: made.api.counts["get", "pods/log"])
+    await asyncio.sleep(0.5)
+    assert made.api.counts["get", "pods/log"] < 10
+    made.kubelet.deleted_may_end.set()
+    await made.api.until(lambda: kept_log(made).count("a0 attempt 1") == 1)
 
 
 def kept_log(made: Cluster) -> str:
