@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 
 import flyte
 
@@ -18,10 +17,10 @@ def _open(port: int) -> bool:
 
 
 @env.task
-def wait(number: int, port: int) -> int:
+async def wait(number: int, port: int) -> int:
     print(f"{number} waits", flush=True)
     while not _open(port):
-        time.sleep(0.1)
+        await asyncio.sleep(0.1)
     print(f"{number} goes on", flush=True)
     return number
 
