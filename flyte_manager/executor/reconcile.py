@@ -22,6 +22,7 @@ from flyte_manager.executor.launching import Launching, SecretMissing
 from flyte_manager.executor.outcome import Outcomes, running, sharpened
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.resources import Resources
+from flyte_manager.executor.rows import Rows
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire.conditions import timeout_seconds
@@ -52,6 +53,7 @@ class Reconciler:
         clock: Clock,
     ) -> None:
         self._reader = reader
+        self._rows = Rows(reader, ledger)
         self._ledger = ledger
         self._runtime = runtime
         self._admission = admission
@@ -63,14 +65,14 @@ class Reconciler:
 
     async def list_all(self) -> Iterable[ActionId]:
         """All that must be looked at: what has not ended in the rows, but for those in line: their turn wakes them."""
-        live = await self._reader.live()
+        live = await self._rows.live()
         for action in live:
             self._admission.track(action)
         return [action.id for action in live if not self._admission.waits(action.id)]
 
     async def reconcile(self, key: ActionId) -> Done | Requeue:
         try:
-            action = await self._reader.action(key)
+            action = await self._rows.get(key)
         except UnknownAction:
             await self._resources.record(key)
             return Done()
@@ -88,6 +90,7 @@ class Reconciler:
             raise
         if held is None:
             return Done()
+        self._rows.replace(action, held)
         result = await (self._task(held) if held.kind is Kind.TASK else self._condition(held))
         await self._resources.show(held)
         return result
