@@ -9,6 +9,8 @@ from tests.managers import Manager, eventually
 from tests.sdk.user import User
 
 pytestmark = pytest.mark.sdk
+GRACE = 60.0
+"""seconds: some do not end at the first signal, and get time for it"""
 
 
 def processes_with(mark: str) -> Iterable[int]:
@@ -23,22 +25,27 @@ def processes_with(mark: str) -> Iterable[int]:
     return found
 
 
-def until_asleep(user: User, run: str, sleepers: int) -> list[str]:
+def sleeping(mark: str) -> list[int]:
+    """The processes that both sleepers of a tree start."""
+    return [*processes_with(mark), *processes_with(f"{mark}-2")]
+
+
+def until_asleep(user: User, run: str, mark: str) -> list[str]:
     """The sleeping actions, once they sleep."""
 
     def asleep() -> bool:
-        return [user.phase(run, each) for each in user.children(run, "sleeper")] == ["RUNNING"] * sleepers
+        return [user.phase(run, each) for each in user.children(run, "sleeper")] == ["RUNNING"] * 2
 
     eventually(asleep, 120, what="the sleep")
+    eventually(lambda: len(sleeping(mark)) == 2, 60, what="the grandchildren")
     return user.children(run, "sleeper")
 
 
 def test_an_abort_of_a_run_ends_its_whole_tree(user: User, manager: Manager) -> None:
     run = user.begin("endless.tree", mark="tree")
-    until_asleep(user, run, 2)
-    eventually(lambda: len([*processes_with("tree"), *processes_with("tree-2")]) == 2, what="the grandchildren")
+    until_asleep(user, run, "tree")
     user.flyte("abort", "run", run, "--reason", "changed my mind")
-    eventually(lambda: not [*processes_with("tree"), *processes_with("tree-2")], what="the end of the grandchildren")
+    eventually(lambda: not sleeping("tree"), GRACE, what="the end of the grandchildren")
     assert {action["status"]["phase"] for action in user.actions(run)} == {"ACTION_PHASE_ABORTED"}
     assert "changed my mind" in user.details(run)["abortInfo"]["reason"]
     assert [attempt["phase"] for attempt in user.attempts(run)] == ["ACTION_PHASE_ABORTED"]  # of 4
@@ -48,13 +55,13 @@ def test_an_abort_of_a_run_ends_its_whole_tree(user: User, manager: Manager) -> 
 
 def test_an_abort_of_an_action_ends_it_without_a_retry_and_fails_its_parent(user: User) -> None:
     run = user.begin("endless.tree", mark="action")
-    first, second = until_asleep(user, run, 2)
+    first, second = until_asleep(user, run, "action")
     user.flyte("abort", "action", run, first)
-    eventually(lambda: user.phase(run) == "FAILED", what="the end of the run")
+    eventually(lambda: user.phase(run) == "FAILED", GRACE, what="the end of the run")
     assert user.phase(run, first) == "ABORTED"
     assert user.phase(run, second) == "ABORTED"
     assert len(user.attempts(run, first)) == 1
-    eventually(lambda: not [*processes_with("action"), *processes_with("action-2")], what="the end of the processes")
+    eventually(lambda: not sleeping("action"), GRACE, what="the end of the processes")
 
 
 def test_an_abort_can_be_repeated_and_changes_nothing_that_has_ended(user: User) -> None:

@@ -3,7 +3,7 @@
 from tests.kubernetes.clusters import Kubectl
 from tests.managers import eventually
 from tests.sdk.test_aborts import *  # noqa: F403
-from tests.sdk.test_aborts import until_asleep
+from tests.sdk.test_aborts import GRACE, until_asleep
 from tests.sdk.user import ROADS, User
 
 
@@ -12,18 +12,18 @@ def living_pods(kubectl: Kubectl, run: str) -> list[str]:
     return [pod["metadata"]["name"] for pod in found if pod["status"]["phase"] in ("Pending", "Running")]
 
 
-def test_an_abort_ends_the_pods_of_the_whole_tree_by_either_road(user: User, road: str, kubectl: Kubectl) -> None:
-    run = user.begin("endless.tree", mark=f"pods-{road}", env=ROADS[road])
-    until_asleep(user, run, 2)
+def test_an_abort_ends_the_pods_of_a_tree_that_came_by_the_queue(user: User, kubectl: Kubectl) -> None:
+    run = user.begin("endless.tree", mark="queued", env=ROADS["queue"])
+    first, second = until_asleep(user, run, "queued")
     assert len(living_pods(kubectl, run)) == 4
     user.flyte("abort", "run", run, "--reason", "not today")
-    eventually(lambda: not living_pods(kubectl, run), what="the end of the pods")
-    phases = {
-        one["status"]["phase"]
-        for one in kubectl.json("get", "taskactions")["items"]
-        if one["metadata"]["labels"]["flyte.org/run"] == run
-    }
-    assert phases == {"Aborted"}
-    for action in ("a0", *user.children(run, "sleeper")):
+    eventually(lambda: not living_pods(kubectl, run), GRACE, what="the end of the pods")
+    told = [
+        kubectl.json("get", "taskaction", f"{run}-{action['id']['name']}")["status"] for action in user.actions(run)
+    ]
+    assert [status["phase"] for status in told] == ["Aborted"] * 4
+    for action in ("a0", first, second):
         assert len(user.attempts(run, action)) == 1
-    assert "asleep" in user.flyte("get", "logs", run, user.children(run, "sleeper")[0])
+    log = user.flyte("get", "logs", run, first)
+    assert "asleep" in log
+    assert "The attempt was stopped." in log
