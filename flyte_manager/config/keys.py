@@ -83,8 +83,8 @@ KEYS: Sequence[Key] = (
     Key("manager.kubernetes.nodeLostSeconds", kinds.SECONDS, 300, "After which a pod on a lost node is given up."),
     Key("manager.kubernetes.keepSeconds", kinds.SECONDS, 3600, "How long finished TaskActions and their pods stay."),
     Key("manager.kubernetes.keepCount", kinds.COUNT, 10000, "How many finished TaskActions stay at most."),
-    Key("manager.kubernetes.qps", kinds.SECONDS, 100, "Requests a second to the Kubernetes API, on the average."),
-    Key("manager.kubernetes.burst", kinds.COUNT, 200, "Requests that may follow each other at once."),
+    Key("manager.kubernetes.qps", kinds.SECONDS, 500, "Requests a second to the Kubernetes API, on the average."),
+    Key("manager.kubernetes.burst", kinds.COUNT, 1000, "Requests that may follow each other at once."),
     Key("database.type", kinds.TEXT, "sqlite", "The kind of database; only sqlite."),
     Key("database.sqlite.file", kinds.PATH, "flyte.db", "The database file, relative to the working directory."),
     Key(
