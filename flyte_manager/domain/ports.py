@@ -27,6 +27,10 @@ class LaunchDelayed(Unavailable):
     """{problem}"""
 
 
+class Unsettled(Unavailable):
+    """{problem}"""
+
+
 @dataclass(frozen=True, slots=True)
 class SecretReference:
     """Where the world itself keeps a secret's value: name of a Kubernetes Secret, and the key of its data."""
@@ -94,7 +98,7 @@ class Runtime(Protocol):
 
     async def settle(self, attempt: AttemptId) -> None:
         """Keeps what must outlive an ended attempt: its log. Called before the next attempt starts, and once the action
-        is final."""
+        is final. Raises Unsettled when that takes longer."""
 
     async def forget(self, attempt: AttemptId, results: bytes) -> None:
         """Frees what the world keeps of an ended attempt beside its log, unless the results (its `outputs.pb`) name a

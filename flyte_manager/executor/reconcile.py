@@ -14,7 +14,7 @@ from flyte_manager.domain.errors import Invalid, Refusal, Unavailable, UnknownAc
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.lifecycle import Do
 from flyte_manager.domain.phases import Kind, Phase
-from flyte_manager.domain.ports import Clock, LaunchDelayed, LaunchRefused, Runtime
+from flyte_manager.domain.ports import Clock, LaunchDelayed, LaunchRefused, Runtime, Unsettled
 from flyte_manager.domain.tasks import TaskPlan
 from flyte_manager.executor.admission import DEFAULT_CPU, DEFAULT_MEMORY, Admission, Demand
 from flyte_manager.executor.controller import Done, Requeue
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 STOP_CHECK_SECONDS = 0.2
 """how long to wait for a former attempt's process to end"""
+
+SETTLE_CHECK_SECONDS = 10.0
+"""how long to wait before asking again for the log of an attempt that can't be read"""
 
 ROOM_CHECK_SECONDS = 5.0
 """how long to wait before asking again a world that has no room"""
@@ -92,7 +95,11 @@ class Reconciler:
             return Done()
         self._rows.replace(action, held)
         result = await (self._task(held) if held.kind is Kind.TASK else self._condition(held))
-        await self._resources.show(held)
+        try:
+            await self._resources.show(held)
+        except Unsettled as trouble:
+            log.info("%s", trouble)
+            return Requeue(SETTLE_CHECK_SECONDS)
         return result
 
     async def _condition(self, action: Action) -> Done | Requeue:
@@ -146,7 +153,9 @@ class Reconciler:
             return await self._refuse(action, refusal)
         reason = self._admission.ask(action, _demand(plan))
         if reason:
-            return await self._report_waiting(action, reason)
+            # what is free changes with each start and end: the row tells what was at first
+            first = action.reason if _waits_for(action.reason) == _waits_for(reason) else reason
+            return await self._report_waiting(action, first)
         return await self._start(action, plan)
 
     async def _start(self, action: Action, plan: TaskPlan) -> Done | Requeue:
@@ -237,6 +246,10 @@ class Reconciler:
 
 def _precise(seen: Observation, started: datetime) -> tuple[Transition, ...]:
     return tuple(replace(each, at=started) if each.phase is Phase.RUNNING else each for each in seen.transitions)
+
+
+def _waits_for(reason: str) -> str:
+    return reason.partition(":")[0]
 
 
 def _begun(action: Action) -> bool:

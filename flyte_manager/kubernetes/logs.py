@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from flyte_manager.domain.errors import Unavailable
 from flyte_manager.domain.ids import AttemptId
-from flyte_manager.domain.ports import Blobs, Clock
+from flyte_manager.domain.ports import Blobs, Clock, Unsettled
 from flyte_manager.kubernetes.api_errors import TRANSIENT, ApiError, NotFound
 from flyte_manager.kubernetes.log_text import Collector, Cutter, Entry, Position, notes, remark
 from flyte_manager.kubernetes.pod_status import Container, Pod, State
@@ -42,7 +42,7 @@ _KEPT_REMEMBERED = 20_000
 T = TypeVar("T")
 
 
-class LogUnread(Unavailable):
+class LogUnread(Unsettled):
     """the log of attempt {attempt} can't be read from its pod yet: {why}. It is tried again."""
 
 
@@ -141,7 +141,7 @@ class KeptLogs:
     def _ended(self, attempt: AttemptId, done: "asyncio.Task[None]") -> None:
         self._going.pop(attempt, None)
         if not done.cancelled() and (error := done.exception()) is not None:
-            log.warning("the log of %s is not kept yet: %s", attempt, error)
+            log.info("the log of %s is not kept yet: %s", attempt, error)
 
     async def _keep(self, pod: Pod) -> None:
         if await self._blobs.exists(self.uri(pod.attempt)):
