@@ -24,6 +24,8 @@ WORKERS = 32
 RESYNC_SECONDS = 30.0
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MOST_SECONDS = 60.0
+AGAIN_SECONDS = 0.2
+"""until a turn that has to wait is repeated when something came meanwhile: often that was its own report"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,12 @@ class Controller(Generic[K]):
                 after = await self._turn(key)
             finally:
                 self._active.discard(key)
-            if key in self._again:
-                self._again.discard(key)
+            again = key in self._again
+            self._again.discard(key)
+            if after is not None:
+                self._enqueue_later(key, min(after, AGAIN_SECONDS) if again else after)
+            elif again:
                 self.enqueue(key)
-            elif after is not None:
-                self._enqueue_later(key, after)
 
     async def _turn(self, key: K) -> float | None:
         """One reconcile; seconds until the next one, None for none."""

@@ -223,3 +223,22 @@ async def test_at_the_end_no_timer_is_left() -> None:
     assert all(timer.cancelled() for timer in waiting.values())
     await asyncio.sleep(0.15)
     assert not controller._waiting
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_turn_that_wakes_itself_and_has_to_wait_does_not_spin(fails: bool) -> None:
+    turns = 0
+
+    async def reconcile(key: str) -> Requeue:
+        nonlocal turns
+        turns += 1
+        controller.enqueue(key)  # as its own report does
+        if fails:
+            raise OSError(f"another reason each time: {turns}")
+        return Requeue(5)
+
+    async with running(reconcile) as controller:
+        controller.enqueue("a")
+        await until(lambda: turns >= 2)
+        await asyncio.sleep(0.3)
+    assert turns <= 6
