@@ -26,6 +26,9 @@ class Unauthorized(ApiError):
 class Forbidden(ApiError):
     """The credentials don't allow it, or a quota or policy of the namespace."""
 
+    def __str__(self) -> str:
+        return f"{self.words}: {self.rule}" if self.rule else self.words
+
     @property
     def quota(self) -> bool:
         """Whether a quota is used up, so that it may be allowed later."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
 from flyte_manager.domain.errors import Refusal
-from flyte_manager.kubernetes.api_errors import ApiError, Expired, Forbidden
+from flyte_manager.kubernetes.api_errors import ApiError, Expired
 from flyte_manager.kubernetes.client import Client
 from flyte_manager.kubernetes.resources import Resource
 
@@ -194,8 +194,7 @@ class Informer(Generic[T]):
 
     def _cut(self, error: Exception) -> None:
         known = isinstance(error, ApiError | Refusal)
-        rule = error.rule if isinstance(error, Forbidden) else ""
-        self.trouble = f"{error}: {rule}" if rule else str(error) if known else repr(error)
+        self.trouble = str(error) if known else repr(error)
         if self.cut_since is None:
             self.cut_since = time.monotonic()
             words = "following %s is cut off, it is tried again: %s"

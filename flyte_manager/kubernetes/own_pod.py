@@ -26,7 +26,7 @@ async def image(client: Client, *, namespace: str, pod: str) -> str:
         found = await client.get(PODS, pod, namespace=namespace)
     except (ApiError, Refusal) as error:
         words = "the image of this manager's own pod %s/%s can't be found out: %s: set manager.kubernetes.helperImage"
-        log.warning(words, namespace, pod, error)
+        log.warning(words, namespace, pod, str(error).rstrip("."))
         return ""
     containers = {each["name"]: each["image"] for each in found["spec"]["containers"]}
     return str(containers.get(CONTAINER) or next(iter(containers.values())))

@@ -180,7 +180,8 @@ def another_manager(
         *flags,
     ]
     given = [{"name": variable, "value": value} for variable, value in (env or {}).items()]
-    spec["containers"] = [{**container, "env": [*container["env"], *given]}]
+    kept = [each for each in container["env"] if each["name"] not in (env or {})]
+    spec["containers"] = [{**container, "env": [*kept, *given]}]
     spec["volumes"] = [
         {"name": "data", "emptyDir": {}} if volume["name"] == "data" else volume for volume in spec["volumes"]
     ]
