@@ -45,4 +45,6 @@ class Rows:
             self._known[before.id] = after
 
     def _changed(self, action: Action) -> None:
-        self._known[action.id] = action
+        known = self._known.get(action.id)
+        if known is None or known.revision <= action.revision:
+            self._known[action.id] = action
