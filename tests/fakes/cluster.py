@@ -64,6 +64,8 @@ class Fate:
 
     at: frozenset[int] = frozenset()
     count: int = 0
+    armed: bool = True
+    """else steps neither count nor kill"""
     deaths: list[str] = field(default_factory=list)
 
 
@@ -80,6 +82,8 @@ class Life:
 
     def step(self, what: str) -> None:
         self.goes_on()
+        if not self.fate.armed:
+            return
         self.fate.count += 1
         if self.fate.count in self.fate.at:
             self.fate.deaths.append(what)
