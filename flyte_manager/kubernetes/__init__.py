@@ -1,1 +1,4 @@
-"""The world with Kubernetes: a TaskAction per action, a pod per attempt. Read `taskactions.py` and `runtime.py` first."""
+"""The world with Kubernetes: a TaskAction for each action, a pod for each attempt.
+
+Read `taskactions.py` and `runtime.py` first.
+"""

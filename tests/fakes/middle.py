@@ -26,7 +26,6 @@ from flyte_manager.ledger.watch import Reader
 from flyte_manager.store.engine import Database
 from tests.fakes.runtime import FakeRuntime, Program
 
-
 DEFAULTS = {"FSSPEC_FILE": '{"auto_mkdir": true}'}
 
 
