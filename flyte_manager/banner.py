@@ -31,6 +31,8 @@ class Pods:
     """host:port by which they reach this manager"""
     storage: str
     """where their data lie, as s3://bucket/prefix"""
+    inside: bool = False
+    """whether the manager is a pod of the cluster, too"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +78,14 @@ def banner(facts: Facts) -> str:
     if dangers:
         lines += ["", *(f"  Warning: {danger}" for danger in dangers)]
     where = ", in a folder of its own (here the SDK would take our config.yaml for its own)"
+    if facts.pods and facts.pods.inside:
+        where = ", from your machine"
+    elif not facts.own_config_here:
+        where = ""
     lines += [
         "",
-        f"  Try it{where if facts.own_config_here else ''}:",
+        f"  Try it{where}:",
+        *(f"    {line}" for line in _forward(facts)),
         f"    {try_it(facts.api, pods=facts.pods is not None)}",
     ]
     lines += ["", f"Ready in {facts.seconds:.1f} s."]
@@ -90,6 +97,13 @@ def try_it(api: Endpoint, *, pods: bool = False) -> str:
     manager, has the SDK build none."""
     line = f"flyte create config --endpoint {api.authority} --insecure --project flytesnacks --domain development"
     return line if pods else f"{line} --builder remote"
+
+
+def _forward(facts: Facts) -> Sequence[str]:
+    """The way to a manager that is a pod, through its Service, whose port is 8090 (deploy/service.yaml)."""
+    if not (facts.pods and facts.pods.inside):
+        return ()
+    return (f"kubectl port-forward -n {facts.pods.namespace} service/flyte-manager {facts.api.port}:8090",)
 
 
 def _of_processes(facts: Facts) -> Sequence[tuple[str, str]]:

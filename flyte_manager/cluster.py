@@ -346,6 +346,7 @@ def _facts(settings: Settings, access: Access, why: str) -> WorldFacts:
         namespace=kubernetes.namespace,
         endpoint=kubernetes.task_endpoint,
         storage=settings.storage.url,
+        inside=in_pod(os.environ) and not access.context,
     )
     return WorldFacts(why=why, pods=shown)
 

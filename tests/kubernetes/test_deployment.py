@@ -93,6 +93,7 @@ def test_one_command_makes_it_and_it_says_what_it_found(manager: Deployed) -> No
     log = manager.log
     assert "Mode      kubernetes: the service account of this pod" in log
     assert f"Tasks     pods in namespace {manager.kubectl.namespace}" in log
+    assert f"kubectl port-forward -n {manager.kubectl.namespace} service/{NAME} {manager.ports['api']}:8090" in log
     assert " WARN " not in log
     (container,) = manager.pod()["status"]["containerStatuses"]
     assert container["restartCount"] == 0

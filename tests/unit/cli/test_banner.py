@@ -76,6 +76,18 @@ def test_with_pods_it_tells_of_the_cluster_and_the_line_builds_images_where_the_
     )
 
 
+def test_a_manager_in_a_pod_tells_the_way_to_it() -> None:
+    assert IN_PODS.pods is not None
+    facts = replace(
+        IN_PODS, pods=replace(IN_PODS.pods, inside=True), api=Endpoint("0.0.0.0", 9090), own_config_here=True
+    )
+    assert (
+        "\n  Try it, from your machine:\n"
+        "    kubectl port-forward -n flyte service/flyte-manager 9090:8090\n"
+        "    flyte create config --endpoint localhost:9090 --insecure --project flytesnacks --domain development\n"
+    ) in banner(facts)
+
+
 def test_a_cluster_that_could_be_used_is_told_with_the_way_to_it() -> None:
     why = "tasks run as processes of this machine; the cluster of context kind answers; to use it: set storage.url"
     assert f"  Mode      embedded: {why}\n" in banner(replace(FACTS, why=why))
