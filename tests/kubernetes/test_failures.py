@@ -266,17 +266,19 @@ def test_broken_task_actions_fail_alone(runs: Runs, kubectl: Kubectl, s3: S3Serv
     runs.until("SUCCEEDED", "over")
     with pytest.raises(KubectlError, match=r"spec.taskTemplate: Invalid value"):
         kubectl.apply(foreign(spec("refused", taskTemplate="%%%"), "refused"))
-    with pytest.raises(KubectlError, match=r"spec.runOutputBase: Required value"):
-        kubectl.apply(foreign(spec("refused", runOutputBase=None), "refused"))
+    with pytest.raises(KubectlError, match=r"missing required field .runName."):
+        kubectl.apply(foreign(spec("refused", runName=None), "refused"))
     broken = {"taskTemplate": encoded(b"\xff\xff")}
     kubectl.apply(
         foreign(spec("garbled", **broken), "garbled"),
+        foreign(spec("baseless", runOutputBase=None), "baseless"),
         foreign(spec("well", "b1", "a0", **broken), "garbled-child"),
         foreign(spec("over", "b1", "a0"), "too-late"),
         foreign(spec("rootless", "b1"), "rootless"),
     )
     for name, words in {
         "garbled": "taskTemplate is no flyteidl2.core.TaskTemplate",
+        "baseless": "required spec fields are empty: [runOutputBase]",
         "garbled-child": "taskTemplate is no flyteidl2.core.TaskTemplate",
         "too-late": "SUCCEEDED",
         "rootless": "names no parent",
@@ -286,7 +288,11 @@ def test_broken_task_actions_fail_alone(runs: Runs, kubectl: Kubectl, s3: S3Serv
         assert {each["reason"] for each in status["conditions"]} == {"InvalidSpec"}
         assert (status["phase"], status["errorState"]["code"]) == ("Failed", "InvalidSpec")
         assert words in status["errorState"]["message"]
-    for run, action, name in (("garbled", "a0", "garbled"), ("well", "b1", "garbled-child")):
+    for run, action, name in (
+        ("garbled", "a0", "garbled"),
+        ("baseless", "a0", "baseless"),
+        ("well", "b1", "garbled-child"),
+    ):
         assert runs.phase(run, action) == "FAILED"
         told = runs.details(run, action)["errorInfo"]["message"]
         assert told == runs.task_action(name)["status"]["errorState"]["message"]
