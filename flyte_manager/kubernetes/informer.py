@@ -69,6 +69,8 @@ class Informer(Generic[T]):
         """up to which all is known; empty: list"""
         self._wait = BACKOFF_SECONDS[0]
         self._worked = False
+        self._away = False
+        """whether nothing good came since it was cut off"""
         self.synced = asyncio.Event()
         """set once all objects are known"""
         self.cut_since: float | None = None
@@ -122,6 +124,8 @@ class Informer(Generic[T]):
                     continue
             except Expired:
                 self._version = ""
+                if self._away:  # it is back: one that began anew has no old versions
+                    self._away, self._wait = False, BACKOFF_SECONDS[0]
             except (ApiError, Refusal) as error:
                 self._cut(error)
             except (ValueError, KeyError, TypeError) as error:  # an answer that makes no sense: begin anew
@@ -193,6 +197,7 @@ class Informer(Generic[T]):
         self._changed(name, entry.value, None)
 
     def _cut(self, error: Exception) -> None:
+        self._away = True
         known = isinstance(error, ApiError | Refusal)
         self.trouble = str(error) if known else repr(error)
         if self.cut_since is None:
@@ -201,7 +206,7 @@ class Informer(Generic[T]):
             log.warning(words, self._resource.plural, self.trouble, exc_info=None if known else error)
 
     def _works(self) -> None:
-        self._worked, self._wait = True, BACKOFF_SECONDS[0]
+        self._worked, self._away, self._wait = True, False, BACKOFF_SECONDS[0]
         if self.cut_since is not None:
             seconds = time.monotonic() - self.cut_since
             log.info("following %s again after %.1f s", self._resource.plural, seconds)

@@ -409,3 +409,22 @@ async def test_the_wait_is_short_again_after_a_watch_that_worked(api: FakeKubern
         await api.listen()
         await api.until(lambda: world.informer.cut_since is None)
         assert world.informer._wait == module.BACKOFF_SECONDS[0]
+
+
+async def test_a_server_that_is_back_is_listed_at_once(api: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that began anew finds the version too old: the wait from when it was away has nothing to do with that."""
+    monkeypatch.setattr(module, "BACKOFF_SECONDS", (0.001, 600))
+    waits: list[float] = []
+    async with following(api) as world:
+        pages = world.client.pages
+
+        def noted(*given: Any, **more: Any) -> Any:
+            waits.append(world.informer._wait)
+            return pages(*given, **more)
+
+        monkeypatch.setattr(world.client, "pages", noted)
+        api.fail("watch", "pods", times=8)
+        api.expire()
+        api.cut_watches()
+        await api.until(lambda: waits)
+        assert waits == [0.002]
