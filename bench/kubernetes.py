@@ -15,7 +15,7 @@ from bench import measures, processes
 from bench.clusters import SDK_IMAGE, Counted, World, cluster
 from bench.load import Outcome
 from bench.manager import REPOSITORY, Manager
-from bench.measures import Loaded, quantiles
+from bench.measures import Loaded, WrongCountError, quantiles
 from bench.report import Figure, Row
 
 POD_SECONDS = 1.0
@@ -121,7 +121,7 @@ def _finished(manager: Manager, scale: Scale) -> Iterator[Row]:
         count += _load(manager, "to_the_end", min(scale.actions, scale.finished - count)).count
     figures = [
         Figure("RSS", processes.memory(manager.pid).resident, "MiB"),
-        Figure(f"with {scale.actions}", before, "MiB"),
+        Figure(f"with {scale.paced + scale.actions}", before, "MiB"),
     ]
     yield Row("pods.finished", f"Manager with {count} finished TaskActions", figures, "", {}, loaded())
 
@@ -154,6 +154,9 @@ def _fan(manager: Manager, scale: Scale) -> Iterator[Row]:
     loaded, before = Loaded(), processes.cpu(manager.pid)
     told = _sdk(manager, "fan", scale.fan)
     cpu = {"manager": processes.cpu(manager.pid) - before}
+    ran, _ = told["answer"]
+    if ran != scale.fan:
+        raise WrongCountError(f"{scale.fan} children were called, {ran:g} answered")
     figures = [
         Figure("CreateRun → SUCCEEDED", _seconds(manager, [told["run"]])[0], "s"),
         Figure("as the user sees it", told["seconds"], "s"),

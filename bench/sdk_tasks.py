@@ -11,7 +11,8 @@ import time
 
 import flyte
 
-env = flyte.TaskEnvironment(name="bench", image=os.environ.get("BENCH_IMAGE", "auto"))
+IMAGE = os.environ.get("BENCH_IMAGE", "auto")
+env = flyte.TaskEnvironment(name="bench", image=IMAGE, env_vars={"BENCH_IMAGE": IMAGE})
 
 
 @env.task
