@@ -76,6 +76,8 @@ _OTHER_RULE = _Rule(
     lambda settings: settings.create_seconds, "look at the node and at the pod's events", ErrorKind.SYSTEM, True
 )
 _ON_THE_WAY = frozenset({"", "ContainerCreating", "PodInitializing"})
+_BUSY_KUBELET = ("failed to sync", "not yet been read", "timed out", "timeout", "connection refused")
+"""in CreateContainerConfigError: it could not look, and will look again; that something is missing it says otherwise"""
 _BUSY_REGISTRY = ("toomanyrequests", "too many requests", "429")
 
 
@@ -145,7 +147,7 @@ def _initializing(pod: Pod, now: datetime, settings: VerdictSettings) -> Judgeme
         reason = f"{container.reason}: {container.message}" if container.message else container.reason
         if container.reason != "ErrImagePull":  # it is tried again; ImagePullBackOff follows
             waited = (now - _waits_since(pod, container)).total_seconds()
-            patience = _RULES.get(container.reason, _OTHER_RULE).patience(settings)
+            patience = _rule(container).patience(settings)
             if waited >= patience:
                 failure = _stuck(container, waited)
             else:
@@ -183,8 +185,14 @@ def _waits_since(pod: Pod, container: Container) -> datetime:
     return since
 
 
+def _rule(container: Container) -> _Rule:
+    if container.reason == "CreateContainerConfigError" and any(sign in container.message for sign in _BUSY_KUBELET):
+        return _OTHER_RULE
+    return _RULES.get(container.reason, _OTHER_RULE)
+
+
 def _stuck(container: Container, waited: float) -> Failure:
-    rule = _RULES.get(container.reason, _OTHER_RULE)
+    rule = _rule(container)
     words = container.message or container.reason
     after = f" after {waited:.0f} s" if waited >= 1 and rule.patience is not _AT_ONCE else ""
     busy = container.reason == "ImagePullBackOff" and any(sign in words.lower() for sign in _BUSY_REGISTRY)

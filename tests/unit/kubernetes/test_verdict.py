@@ -171,6 +171,22 @@ def test_what_waiting_can_not_mend_fails_for_good_at_once_with_the_kubelets_word
     assert words in failure.message
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "failed to sync secret cache: timed out waiting for the condition",
+        "services have not yet been read at least once, cannot construct envvars",
+        'Get "https://10.96.0.1:443/api/v1/secrets/x": dial tcp 10.96.0.1:443: connect: connection refused',
+    ],
+)
+def test_a_kubelet_that_could_not_look_for_a_secret_yet_looks_again(words: str) -> None:
+    document = with_states(pod(), waiting("CreateContainerConfigError", words))
+    assert (seen(document, 3).failure, seen(document, 3).phase) == (None, Phase.INITIALIZING)
+    failure = failure_of(document, 182)
+    assert (failure.kind, failure.recoverable) == (ErrorKind.SYSTEM, True)
+    assert words in failure.message
+
+
 def test_a_container_that_can_not_be_created_fails_for_good_after_three_minutes() -> None:
     document = with_states(pod(), waiting("CreateContainerError", "context deadline exceeded"))
     assert seen(document, 181).failure is None
