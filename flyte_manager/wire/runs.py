@@ -140,7 +140,7 @@ def _waits_for(history: ActionHistory) -> Event | None:
         return None
     name = "".join(word.capitalize() for word in record.phase.name.split("_"))
     at = attempt.transitions[-1].at if attempt.transitions else attempt.created_at
-    return Event(at, record.reason, reason=name, warning=True)
+    return Event(at, record.reason, reason=name, warning=record.phase is Phase.WAITING_FOR_RESOURCES)
 
 
 def cluster_event(event: Event) -> pb.ClusterEvent:

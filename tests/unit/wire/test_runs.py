@@ -119,6 +119,8 @@ def test_what_a_live_action_waits_for_is_an_event_of_its_attempt() -> None:
     assert len(events(waiting)) == 2
     assert (told_last.reason, told_last.message) == ("WaitingForResources", "exceeded quota: tight")
     assert (told_last.type, told_last.occurred_at.ToDatetime(NOW.tzinfo)) == (pb.ClusterEvent.TYPE_WARNING, LATER)
+    starting = events(task(Phase.INITIALIZING, reason="ContainerCreating"))[-1]
+    assert (starting.reason, starting.type) == ("Initializing", pb.ClusterEvent.TYPE_NORMAL)
     for action in (task(Phase.RUNNING), task(Phase.ABORTED, reason="enough"), replace(waiting, reason=told.message)):
         assert len(events(action)) == 1
 
