@@ -46,6 +46,7 @@ KUBERNETES_INTRODUCTION = """
 
 - The control plane is a real one (etcd, API server, controllers, scheduler), on the same cores; KWOK plays the kubelet
   of its nodes: pods succeed after a second, without any process. Their log can't be read, which is tried a few times.
+  Most of the many finished TaskActions, and their pods, are copies of one that has ended.
 - Requests are those that the manager sent to the API server. "Committed": from the arrival of a pod's event in the
   manager to the commit of what was reported of it; watchers are woken by the commit.
 - Aimed at: 8 ms of the manager's CPU and 8 requests for an action, 50 ms (p50) from a pod's event to the commit, 5 s
