@@ -353,6 +353,19 @@ async def test_what_does_not_fit_waits_and_is_woken_by_an_end(tmp_path: Path, cl
         assert await middle.phase(second) is Phase.RUNNING
 
 
+async def test_one_that_waits_is_not_written_again_when_others_come_and_go(tmp_path: Path, clock: FakeClock) -> None:
+    async with open_middle(tmp_path, clock, cpu=1) as middle:
+        await start(middle, task_spec(cpu="1"))
+        await middle.ledger.create_run(run_in(middle, "r2", task_spec(cpu="1")))
+        await middle.reconciler.reconcile(action_id(run="r2"))
+        waiting = await middle.action(action_id(run="r2"))
+        await middle.ledger.create_run(run_in(middle, "r3", task_spec(cpu="1")))
+        await middle.reconciler.reconcile(action_id(run="r3"))
+        assert "2 in line" in (await middle.action(action_id(run="r3"))).reason
+        await middle.reconciler.reconcile(waiting.id)
+        assert await middle.action(waiting.id) == waiting
+
+
 async def test_a_request_above_the_machine_is_clamped_and_the_log_says_so(tmp_path: Path, clock: FakeClock) -> None:
     async with open_middle(tmp_path, clock, cpu=2) as middle:
         await start(middle, task_spec(cpu="64"))
