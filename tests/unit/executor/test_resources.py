@@ -310,6 +310,23 @@ async def test_a_log_that_cannot_be_read_keeps_the_next_attempt_waiting_with_the
     assert (await made.until_phase(action_id(), Phase.SUCCEEDED)).reason == ""
 
 
+async def test_a_log_that_cannot_be_read_delays_what_kubectl_shows_and_nothing_else(
+    made: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyte_manager.executor.reconcile.SETTLE_CHECK_SECONDS", 0.1)
+    made.api.fail("get", "pods/log", status=500, message="error dialing backend", times=None)
+    await create(made)
+    await made.until_phase(action_id(), Phase.SUCCEEDED)
+    await asyncio.sleep(0.35)
+    assert 2 <= made.api.counts["get", "pods/log"] <= 5
+    assert made.api.get("taskactions", "r1-a0", namespace=NAMESPACE)["status"]["phase"] != "Succeeded"
+    monkeypatch.setattr("flyte_manager.kubernetes.logs.PATIENCE_SECONDS", 0.0)
+    await made.api.until(
+        lambda: made.api.get("taskactions", "r1-a0", namespace=NAMESPACE)["status"]["phase"] == "Succeeded"
+    )
+    assert "error dialing backend" in kept_log(made)
+
+
 async def fan(made: Cluster, between: Any) -> None:
     """A root with three children; `between` is called in the middle of everything."""
 
