@@ -126,6 +126,10 @@ def test_a_manager_killed_again_and_again_repeats_nothing(runs: Runs) -> None:
             runs.enqueue("kills", name, scripts[name], retries=1)
         time.sleep(chance.uniform(0, 1.5))
         runs.manager.kill9()
+        if turn % 2:  # and in its start
+            runs.manager.spawn()
+            time.sleep(chance.uniform(0.5, 2.5))
+            runs.manager.kill9()
         runs.manager.start()
     runs.until("SUCCEEDED", "kills", *names)
     runs.let("kills-all")
