@@ -7,14 +7,14 @@ from typing import Any
 
 from flyte_manager.kubernetes import access, labels
 from flyte_manager.kubernetes.client import Client
-from flyte_manager.kubernetes.resources import PODS, TASK_ACTIONS
+from flyte_manager.kubernetes.resources import PODS, TASK_ACTIONS, Resource
 
 AT_ONCE = 16
 WAIT_SECONDS = 120.0
 
 
 def copy_finished(kubeconfig: Path, namespace: str, count: int) -> None:
-    """Waits until what runs has ended, but for the parents; returns when all copies' pods have, too."""
+    """Waits until what runs has ended, but for the parents."""
     asyncio.run(_copy_all(kubeconfig, namespace, count))
 
 
@@ -32,9 +32,6 @@ async def _copy_all(kubeconfig: Path, namespace: str, count: int) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
                 group.create_task(work())
-        async with asyncio.timeout(WAIT_SECONDS):
-            while await _copies_left(client, namespace):  # noqa: ASYNC110 - another process's doing
-                await asyncio.sleep(1.0)
 
 
 async def _children_ended(client: Client, namespace: str) -> Sequence[Mapping[str, Any]]:
@@ -48,26 +45,26 @@ async def _children_ended(client: Client, namespace: str) -> Sequence[Mapping[st
             await asyncio.sleep(1.0)
 
 
-async def _copies_left(client: Client, namespace: str) -> bool:
-    """Whether pods of copies still run."""
-    fields = "status.phase!=Succeeded,status.phase!=Failed"
-    left = await client.list(PODS, namespace=namespace, fields=fields, metadata_only=True)
-    return any(each["metadata"]["labels"][labels.ACTION].startswith("x") for each in left)
-
-
 async def _copy(client: Client, action: Mapping[str, Any], pod: Mapping[str, Any], name: str) -> None:
     old = action["metadata"]["name"]
     fresh = f"{old.rpartition('-')[0]}-{name}"
     spec = {**action["spec"], "actionName": name}
     made = await client.create(TASK_ACTIONS, {**action, "metadata": _like(action, fresh, name), "spec": spec})
-    document = {"status": action["status"]}
-    namespace = action["metadata"]["namespace"]
-    await client.patch(TASK_ACTIONS, fresh, document, namespace=namespace, subresource="status", metadata_only=True)
+    await _ended(client, TASK_ACTIONS, action, fresh)
     (owner,) = pod["metadata"]["ownerReferences"]
     owners = [{**owner, "name": fresh, "uid": made["metadata"]["uid"]}]
-    body = {"apiVersion": "v1", "kind": "Pod", "spec": pod["spec"]}
+    # nobody places it or plays its kubelet: it is over at once
+    spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"} | {"schedulerName": "nobody"}
+    body = {"apiVersion": "v1", "kind": "Pod", "spec": spec}
     metadata = {**_like(pod, f"{fresh}-0", name), "ownerReferences": owners}
     await client.create(PODS, {**body, "metadata": metadata}, metadata_only=True)
+    await _ended(client, PODS, pod, f"{fresh}-0")
+
+
+async def _ended(client: Client, resource: Resource, like: Mapping[str, Any], name: str) -> None:
+    namespace = like["metadata"]["namespace"]
+    document = {"status": like["status"]}
+    await client.patch(resource, name, document, namespace=namespace, subresource="status", metadata_only=True)
 
 
 def _like(found: Mapping[str, Any], fresh: str, action: str) -> dict[str, Any]:
