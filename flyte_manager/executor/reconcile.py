@@ -21,7 +21,7 @@ from flyte_manager.executor.controller import Done, Requeue
 from flyte_manager.executor.launching import Launching, SecretMissing
 from flyte_manager.executor.outcome import Outcomes, running, sharpened
 from flyte_manager.executor.plans import Plans
-from flyte_manager.executor.resources import Resources
+from flyte_manager.executor.resources import ParentWithoutResource, Resources
 from flyte_manager.executor.rows import Rows
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.watch import Reader
@@ -35,6 +35,7 @@ STOP_CHECK_SECONDS = 0.2
 SETTLE_CHECK_SECONDS = 10.0
 """how long to wait before asking again for the log of an attempt that can't be read"""
 
+PARENT_CHECK_SECONDS = 0.05
 ROOM_CHECK_SECONDS = 5.0
 """how long to wait before asking again a world that has no room"""
 
@@ -87,6 +88,8 @@ class Reconciler:
             held = await self._resources.hold(action)
         except LaunchRefused as refusal:
             return await self._refuse(action, refusal)
+        except ParentWithoutResource:  # it is being made
+            return Requeue(PARENT_CHECK_SECONDS)
         except Unavailable as trouble:
             if action.kind is Kind.TASK and action.phase in (Phase.QUEUED, Phase.WAITING_FOR_RESOURCES):
                 await self._report_waiting(action, str(trouble))

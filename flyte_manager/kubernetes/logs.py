@@ -164,7 +164,7 @@ class KeptLogs:
         now = self._clock()
         since = self._unread_since.setdefault(attempt, now)
         if (now - since).total_seconds() < PATIENCE_SECONDS:
-            raise LogUnread(attempt=attempt, why=error or type(error).__name__) from error
+            raise LogUnread(attempt=attempt, why=str(error).rstrip(".") or type(error).__name__) from error
 
     async def _gather(self, pod: Pod, container: Container, collector: Collector) -> None:
         cutter = Cutter(self._clock)
