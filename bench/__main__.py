@@ -126,7 +126,7 @@ def _measure(chosen: Mapping[str, Measure]) -> tuple[list[report.Row], bool]:
                 found.append(row)
         except Exception as error:
             failed = True
-            print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            print(f"{name} failed: {error!r}", file=sys.stderr, flush=True)
         rows += found
         print(f"\n{name} ({time.monotonic() - started:.0f} s)")
         print("\n".join(f"  {line}" for line in report.as_text(found)), flush=True)

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from flyte_manager.kubernetes import access, labels
+from flyte_manager.kubernetes.api_errors import TRANSIENT, AlreadyExists
 from flyte_manager.kubernetes.client import Client
 from flyte_manager.kubernetes.resources import PODS, TASK_ACTIONS, Resource
 
 AT_ONCE = 16
-WAIT_SECONDS = 120.0
+TRIES = 5
+WAIT_SECONDS = 180.0
 
 
 def copy_finished(kubeconfig: Path, namespace: str, count: int) -> None:
@@ -49,7 +51,7 @@ async def _copy(client: Client, action: Mapping[str, Any], pod: Mapping[str, Any
     old = action["metadata"]["name"]
     fresh = f"{old.rpartition('-')[0]}-{name}"
     spec = {**action["spec"], "actionName": name}
-    made = await client.create(TASK_ACTIONS, {**action, "metadata": _like(action, fresh, name), "spec": spec})
+    made = await _create(client, TASK_ACTIONS, {**action, "metadata": _like(action, fresh, name), "spec": spec})
     await _ended(client, TASK_ACTIONS, action, fresh)
     (owner,) = pod["metadata"]["ownerReferences"]
     owners = [{**owner, "name": fresh, "uid": made["metadata"]["uid"]}]
@@ -57,8 +59,21 @@ async def _copy(client: Client, action: Mapping[str, Any], pod: Mapping[str, Any
     spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"} | {"schedulerName": "nobody"}
     body = {"apiVersion": "v1", "kind": "Pod", "spec": spec}
     metadata = {**_like(pod, f"{fresh}-0", name), "ownerReferences": owners}
-    await client.create(PODS, {**body, "metadata": metadata}, metadata_only=True)
+    await _create(client, PODS, {**body, "metadata": metadata})
     await _ended(client, PODS, pod, f"{fresh}-0")
+
+
+async def _create(client: Client, resource: Resource, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As often as it takes: the server may be busy."""
+    metadata = document["metadata"]
+    for turn in range(TRIES):
+        try:
+            return await client.create(resource, document, metadata_only=True)
+        except AlreadyExists:
+            return await client.get(resource, metadata["name"], namespace=metadata["namespace"], metadata_only=True)
+        except TRANSIENT:
+            await asyncio.sleep(2**turn)
+    raise TimeoutError(f"{metadata['name']} can't be created")
 
 
 async def _ended(client: Client, resource: Resource, like: Mapping[str, Any], name: str) -> None:
