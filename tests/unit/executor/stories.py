@@ -1,6 +1,7 @@
 """What the stories of actions as TaskActions are told with, over a made-up API server."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from flyte_manager.domain.actions import Action
@@ -65,3 +66,8 @@ def said(status: dict[str, Any]) -> tuple[str, str]:
     """Reason and words of the condition that tells of the failure."""
     (failed,) = [each for each in status["conditions"] if each["type"] == "Failed"]
     return failed["reason"], failed["message"]
+
+
+def kept_log(made: Cluster) -> str:
+    log = Path(made.base, "r1/a0/1/task.log")
+    return log.read_text() if log.exists() else ""
