@@ -22,7 +22,7 @@ from flyteidl2.imagebuilder import service_pb2 as image_service_pb2
 from flyteidl2.project import project_service_pb2
 from flyteidl2.secret import secret_pb2
 from flyteidl2.task import task_service_pb2
-from flyteidl2.workflow import queue_service_pb2, run_service_pb2, state_service_pb2
+from flyteidl2.workflow import queue_service_pb2, run_logs_service_pb2, run_service_pb2, state_service_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
@@ -31,6 +31,7 @@ from google.protobuf.message_factory import GetMessageClass
 from tests.managers import Manager, eventually
 
 SERVED: Sequence[FileDescriptor] = (
+    run_logs_service_pb2.DESCRIPTOR,
     run_service_pb2.DESCRIPTOR,
     state_service_pb2.DESCRIPTOR,
     queue_service_pb2.DESCRIPTOR,
@@ -82,6 +83,8 @@ ASKED: Sequence[tuple[str, Body]] = (
     ("workflow.RunService/WatchRunDetails", {"runId": RUN}),
     ("workflow.RunService/GetActionDetails", {"actionId": ROOT}),
     ("workflow.RunService/WatchActionDetails", {"actionId": ROOT}),
+    ("workflow.RunService/WatchClusterEvents", {"id": ROOT, "attempt": 1}),
+    ("workflow.RunService/GetActionLogContext", {"actionId": ROOT, "attempt": 1}),
     ("workflow.RunService/GetActionData", {"actionId": ROOT}),
     ("workflow.RunService/GetActionDataURIs", {"actionId": ROOT}),
     ("workflow.RunService/ListRuns", {"projectId": PROJECT}),
@@ -112,6 +115,7 @@ ASKED: Sequence[tuple[str, Body]] = (
     ),
     ("dataproxy.DataProxyService/CreateDownloadLink", {"artifactType": "ARTIFACT_TYPE_CODE_BUNDLE", "taskId": TASK}),
     ("dataproxy.DataProxyService/GetActionData", {"actionId": ROOT}),
+    ("workflow.RunLogsService/TailLogs", {"actionId": ROOT, "attempt": 1}),
     ("dataproxy.DataProxyService/TailLogs", {"actionId": ROOT, "attempt": 1}),
     ("task.TaskService/DeployTask", {"taskId": {**FRESH, "name": "new", "version": "new"}, "spec": SPEC}),
     ("task.TaskService/GetTaskDetails", {"taskId": TASK}),
@@ -139,9 +143,7 @@ WITHOUT_IDENTIFIERS = frozenset(
 NOT_YET = frozenset(
     {
         "workflow.RunService/WatchRuns",
-        "workflow.RunService/WatchClusterEvents",
         "workflow.RunService/WatchGroups",
-        "workflow.RunService/GetActionLogContext",
         "auth.AuthMetadataService/GetOAuth2Metadata",
     }
 )
