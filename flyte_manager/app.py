@@ -7,6 +7,7 @@ store ─▶ ledger, reader ─▶ services ─▶ rpc: the three ports
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -78,6 +79,9 @@ Result = TypeVar("Result")
 
 SECOND_INTERRUPT_SECONDS = 5.0
 ABORT_CHECK_SECONDS = 0.1
+GARBAGE_THRESHOLDS = (20_000, 10, 10)
+"""a list of thousands of objects makes hundreds of thousands of dicts, none of them garbage: looked at less often"""
+
 LEAVE_CHECK_SECONDS = 0.5
 """how long to wait while the world is not ours to change"""
 
@@ -87,6 +91,7 @@ ABORT_CHECKS = 70
 
 def serve(settings: Settings) -> int:
     """Runs the manager until it is told to stop; the exit code. Raises a Refusal when it can't start."""
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     return run(_serve(settings, started=_process_start()))
 
 
