@@ -1,7 +1,7 @@
 """Many finished TaskActions with their pods, as copies of one: that takes a fifth of the cluster's work."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,22 @@ TRIES = 5
 WAIT_SECONDS = 180.0
 
 
+def until_ended(kubeconfig: Path, namespace: str) -> None:
+    """Waits until the status of each child says that it has ended: that waits for its log, which can't be read here."""
+
+    async def wait(client: Client) -> None:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not all(map(_has_ended, await _children(client, namespace))):  # noqa: ASYNC110 - the manager's doing
+                await asyncio.sleep(1.0)
+
+    _run(kubeconfig, wait)
+
+
 def copy_finished(kubeconfig: Path, namespace: str, count: int) -> None:
-    """Waits until what runs has ended, but for the parents."""
-    asyncio.run(_copy_all(kubeconfig, namespace, count))
+    """To be called while no manager is there, which would stop pods of actions that it has no record of."""
 
-
-async def _copy_all(kubeconfig: Path, namespace: str, count: int) -> None:
-    found = access.find(str(kubeconfig), "", {}, kubeconfig.parent)
-    async with Client(found, qps=0) as client:
-        action = (await _children_ended(client, namespace))[0]
+    async def copy(client: Client) -> None:
+        action = (await _children(client, namespace))[0]
         pod = await client.get(PODS, action["status"]["podName"], namespace=namespace)
         numbers = iter(range(count))
 
@@ -35,16 +42,25 @@ async def _copy_all(kubeconfig: Path, namespace: str, count: int) -> None:
             for _ in range(AT_ONCE):
                 group.create_task(work())
 
+    _run(kubeconfig, copy)
 
-async def _children_ended(client: Client, namespace: str) -> Sequence[Mapping[str, Any]]:
-    """All children, once the status of each says so; it waits for the log, which can't be read here."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while True:
-            found = await client.list(TASK_ACTIONS, namespace=namespace)
-            children = [each for each in found if each["spec"].get("parentActionName")]
-            if all((each.get("status") or {}).get("phase") == "Succeeded" for each in children):
-                return children
-            await asyncio.sleep(1.0)
+
+def _run(kubeconfig: Path, work: Callable[[Client], Awaitable[None]]) -> None:
+    async def connected() -> None:
+        found = access.find(str(kubeconfig), "", {}, kubeconfig.parent)
+        async with Client(found, qps=0) as client:
+            await work(client)
+
+    asyncio.run(connected())
+
+
+async def _children(client: Client, namespace: str) -> Sequence[Mapping[str, Any]]:
+    found = await client.list(TASK_ACTIONS, namespace=namespace)
+    return [each for each in found if each["spec"].get("parentActionName")]
+
+
+def _has_ended(action: Mapping[str, Any]) -> bool:
+    return bool((action.get("status") or {}).get("phase") == "Succeeded")
 
 
 async def _copy(client: Client, action: Mapping[str, Any], pod: Mapping[str, Any], name: str) -> None:

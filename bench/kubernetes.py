@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import measures, processes
 from bench.clusters import NAMESPACE, SDK_IMAGE, Counted, World, cluster
-from bench.copies import copy_finished
+from bench.copies import copy_finished, until_ended
 from bench.load import Outcome
 from bench.manager import REPOSITORY, Manager
 from bench.measures import Loaded, WrongCountError, quantiles
@@ -45,8 +45,10 @@ def control_plane(scale: Scale) -> Iterator[Row]:
         with world.manager() as manager:
             yield from _paced(world, manager, scale)
             yield from _at_once(world, manager, scale)
-            yield from _finished(world, manager, scale)
-        yield from _restarted(world, scale)
+            own = processes.memory(manager.pid).resident
+            until_ended(world.state / "kubeconfig", NAMESPACE)
+        copy_finished(world.state / "kubeconfig", NAMESPACE, scale.finished - scale.paced - scale.actions)
+        yield from _restarted(world, scale, own)
 
 
 def node(scale: Scale) -> Iterator[Row]:
@@ -114,25 +116,15 @@ def _at_once(world: World, manager: Manager, scale: Scale) -> Iterator[Row]:
     yield Row("pods.once.ended", "Pod has ended → committed, all at once", ended, told, {}, loaded())
 
 
-def _finished(world: World, manager: Manager, scale: Scale) -> Iterator[Row]:
-    """Memory with many finished TaskActions and their pods."""
-    loaded, before = Loaded(), processes.memory(manager.pid).resident
-    own = scale.paced + scale.actions
-    copy_finished(world.state / "kubeconfig", NAMESPACE, scale.finished - own)
-    figures = [
-        Figure("RSS", processes.memory(manager.pid).resident, "MiB"),
-        Figure(f"with {own}", before, "MiB"),
-    ]
-    yield Row("pods.finished", f"Manager with {scale.finished} finished TaskActions", figures, "", {}, loaded())
-
-
-def _restarted(world: World, scale: Scale) -> Iterator[Row]:
+def _restarted(world: World, scale: Scale, own: float) -> Iterator[Row]:
+    """With many finished TaskActions and their pods."""
     loaded = Loaded()
     with world.manager() as manager:
         figures = [
             Figure("readyz", manager.serving.seconds, "s"),
             Figure("all known", manager.ready.seconds, "s"),
             Figure("RSS", processes.memory(manager.pid).resident, "MiB"),
+            Figure("before, with its own", own, "MiB"),
         ]
         cpu = {"manager": manager.ready.cpu}
     yield Row("pods.restart", f"Restart with {scale.finished} finished TaskActions", figures, "", cpu, loaded())
