@@ -121,7 +121,7 @@ def _restarted(world: World, scale: Scale, own: float) -> Iterator[Row]:
     loaded = Loaded()
     with world.manager() as manager:
         figures = [
-            Figure("readyz", manager.serving.seconds, "s"),
+            Figure("serves", manager.answering.seconds, "s"),
             Figure("all known", manager.ready.seconds, "s"),
             Figure("RSS", processes.memory(manager.pid).resident, "MiB"),
             Figure("before, with its own", own, "MiB"),

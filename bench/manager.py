@@ -47,8 +47,10 @@ class Manager:
     endpoint: str
     """host:port, as the SDK wants it"""
     folder: Path
+    answering: Moment
+    """it answered its first request, be it that it is not ready yet"""
     serving: Moment
-    """it answered its first request"""
+    """it answered that it is ready"""
     ready: Moment
     """it said "Ready": tasks start"""
 
@@ -96,6 +98,7 @@ def running(
             zygote=zygotes[0] if zygotes else None,
             endpoint=f"localhost:{port}",
             folder=folder,
+            answering=probe.answering,
             serving=probe.serving,
             ready=ready,
         )
@@ -109,22 +112,26 @@ class _Probe(threading.Thread):
         self._port = port
         self._pid = pid
         self._began = started
-        self.serving = Moment(0.0, 0.0)
+        self.answering = self.serving = Moment(0.0, 0.0)
 
     def run(self) -> None:
         while time.monotonic() - self._began < READY_SECONDS:
-            if self._answers():
-                self.serving = Moment(time.monotonic() - self._began, processes.cpu(self._pid))
-                return
+            if status := self._status():
+                now = Moment(time.monotonic() - self._began, processes.cpu(self._pid))
+                self.answering = self.answering if self.answering.seconds else now
+                if status == 200:
+                    self.serving = now
+                    return
             time.sleep(PROBE_SECONDS)
 
-    def _answers(self) -> bool:
+    def _status(self) -> int:
+        """Of an answer; 0 without one."""
         connection = HTTPConnection("localhost", self._port, timeout=5)
         try:
             connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
+            return connection.getresponse().status
         except (OSError, HTTPException):
-            return False
+            return 0
         finally:
             connection.close()
 
