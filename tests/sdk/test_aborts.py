@@ -14,7 +14,7 @@ GRACE = 60.0
 
 
 def processes_with(mark: str) -> Iterable[int]:
-    """Living processes whose command line has this word."""
+    """Living processes whose command line has this word. A task's own has its function's name, in a pod."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -42,10 +42,10 @@ def until_asleep(user: User, run: str, mark: str) -> list[str]:
 
 
 def test_an_abort_of_a_run_ends_its_whole_tree(user: User, manager: Manager) -> None:
-    run = user.begin("endless.tree", mark="tree")
-    until_asleep(user, run, "tree")
+    run = user.begin("endless.tree", mark="whole")
+    until_asleep(user, run, "whole")
     user.flyte("abort", "run", run, "--reason", "changed my mind")
-    eventually(lambda: not sleeping("tree"), GRACE, what="the end of the grandchildren")
+    eventually(lambda: not sleeping("whole"), GRACE, what="the end of the grandchildren")
     assert {action["status"]["phase"] for action in user.actions(run)} == {"ACTION_PHASE_ABORTED"}
     assert "changed my mind" in user.details(run)["abortInfo"]["reason"]
     assert [attempt["phase"] for attempt in user.attempts(run)] == ["ACTION_PHASE_ABORTED"]  # of 4
