@@ -94,7 +94,7 @@ class Runtime(Protocol):
 
     async def stop(self, attempt: AttemptId) -> None:
         """Asks the attempt to end: SIGTERM to all its processes, SIGKILL after a grace period. Returns at once; the
-        wake-up tells when it is over. An attempt that was never launched never will be."""
+        wake-up tells when it is over. One that was never launched is not launched afterwards: its action is final."""
 
     async def settle(self, attempt: AttemptId) -> None:
         """Keeps what must outlive an ended attempt: its log. Called before the next attempt starts, and once the action
