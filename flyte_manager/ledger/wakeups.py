@@ -9,17 +9,17 @@ class Wakeups:
     """One event a subscriber, however many wake-ups come: a slow watcher costs one page, not a queue."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Hashable, set[asyncio.Event]] = {}
+        self._waiting: dict[Hashable, dict[asyncio.Event, None]] = {}  # woken in the order of their coming
 
     @contextmanager
     def subscribe(self, topic: Hashable) -> Iterator[asyncio.Event]:
         event = asyncio.Event()
-        self._waiting.setdefault(topic, set()).add(event)
+        self._waiting.setdefault(topic, {})[event] = None
         try:
             yield event
         finally:
             events = self._waiting[topic]
-            events.discard(event)
+            del events[event]
             if not events:
                 del self._waiting[topic]
 

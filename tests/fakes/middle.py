@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from flyte_manager.blobs.directory import Directory
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt, AttemptReport, Failure
 from flyte_manager.domain.ids import ActionId, AttemptId, ProjectId
 from flyte_manager.domain.phases import Phase
-from flyte_manager.domain.ports import Clock
+from flyte_manager.domain.ports import Blobs, Clock, Runtime, Secrets, Wake
 from flyte_manager.domain.tasks import World
 from flyte_manager.executor.admission import Admission
 from flyte_manager.executor.controller import Controller
@@ -85,6 +86,65 @@ class Middle:
         await self.until(reached)
 
 
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """The objects that one start of the manager makes between its database and its world."""
+
+    ledger: Ledger
+    reader: Reader
+    admission: Admission
+    reconciler: Reconciler
+    controller: Controller[ActionId]
+
+
+R = TypeVar("R", bound=Runtime)
+
+
+def wired(
+    *,
+    database: Database,
+    blobs: Blobs,
+    secrets: Secrets,
+    world: Callable[[Wake], R],
+    clock: Clock,
+    cpu: float = 8.0,
+    memory: int = 8 << 30,
+) -> tuple[Wired, R]:
+    """`world` makes the runtime, which wakes the executor."""
+    wakeups = Wakeups()
+    ledger, reader = Ledger(database, wakeups, clock), Reader(database, wakeups)
+    controller: Controller[ActionId]
+
+    def wake(action: ActionId) -> None:
+        controller.enqueue(action)
+
+    def ended(attempt: AttemptId) -> None:
+        controller.enqueue(attempt.action)
+
+    def changed(action: Action) -> None:
+        admission.track(action)
+        controller.enqueue(action.id)
+
+    runtime = world(ended)
+    admission = Admission(cpu=cpu, memory=memory, wake=wake)
+    reconciler = Reconciler(
+        reader=reader,
+        ledger=ledger,
+        runtime=runtime,
+        admission=admission,
+        plans=Plans(reader, World.PROCESSES),
+        launching=Launching(
+            secrets=secrets, blobs=blobs, endpoint="localhost:8090", defaults=DEFAULTS, interpreter="python"
+        ),
+        outcomes=Outcomes(blobs, install_into("python")),
+        resources=RowsAlone(),
+        clock=clock,
+    )
+    controller = Controller(reconciler.reconcile, reconciler.list_all)
+    ledger.listen(changed)
+    return Wired(ledger, reader, admission, reconciler, controller), runtime
+
+
 @asynccontextmanager
 async def middle(
     folder: Path, clock: Clock, *, cpu: float = 8.0, memory: int = 8 << 30, program: Program | None = None
@@ -92,38 +152,27 @@ async def middle(
     """Everything but a running executor; the database and the blobs lie in the folder."""
     database = Database.open(folder / "flyte.db", clock=clock)
     try:
-        wakeups = Wakeups()
-        ledger, reader, blobs = Ledger(database, wakeups, clock), Reader(database, wakeups), Directory(folder / "store")
-        controller: Controller[ActionId]
-
-        def wake(action: ActionId) -> None:
-            controller.enqueue(action)
-
-        def ended(attempt: AttemptId) -> None:
-            controller.enqueue(attempt.action)
-
-        def changed(action: Action) -> None:
-            admission.track(action)
-            controller.enqueue(action.id)
-
-        runtime, secrets = FakeRuntime(clock, ended, program), FakeSecrets()
-        admission = Admission(cpu=cpu, memory=memory, wake=wake)
-        reconciler = Reconciler(
-            reader=reader,
-            ledger=ledger,
-            runtime=runtime,
-            admission=admission,
-            plans=Plans(reader, World.PROCESSES),
-            launching=Launching(
-                secrets=secrets, blobs=blobs, endpoint="localhost:8090", defaults=DEFAULTS, interpreter="python"
-            ),
-            outcomes=Outcomes(blobs, install_into("python")),
-            resources=RowsAlone(),
+        blobs, secrets = Directory(folder / "store"), FakeSecrets()
+        parts, runtime = wired(
+            database=database,
+            blobs=blobs,
+            secrets=secrets,
+            world=lambda wake: FakeRuntime(clock, wake, program),
             clock=clock,
+            cpu=cpu,
+            memory=memory,
         )
-        controller = Controller(reconciler.reconcile, reconciler.list_all)
-        ledger.listen(changed)
-        yield Middle(database, ledger, reader, blobs, secrets, runtime, admission, reconciler, controller)
+        yield Middle(
+            database=database,
+            ledger=parts.ledger,
+            reader=parts.reader,
+            blobs=blobs,
+            secrets=secrets,
+            runtime=runtime,
+            admission=parts.admission,
+            reconciler=parts.reconciler,
+            controller=parts.controller,
+        )
     finally:
         database.close()
 
