@@ -35,7 +35,9 @@ from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
 from flyte_manager import __version__, embedded
 from flyte_manager.banner import Endpoint, Facts, banner
 from flyte_manager.config import Settings
+from flyte_manager.config.settings import LimitSettings, TasksSettings
 from flyte_manager.domain.actions import Action
+from flyte_manager.domain.bounds import Limit, Limits
 from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.tasks import World
@@ -44,6 +46,7 @@ from flyte_manager.executor.launching import Launching
 from flyte_manager.executor.outcome import Outcomes
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.reconcile import Reconciler
+from flyte_manager.executor.timing import Countdowns, Timing
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.wakeups import Wakeups
@@ -109,7 +112,7 @@ async def _serve(settings: Settings, *, started: float) -> int:
         await servers.start()
         stack.push_async_callback(servers.stop)
         api = Endpoint(settings.manager.runs_service.host, servers.port_of("runs"))
-        controller = _executor(middle, parts, endpoint=parts.endpoint(api))
+        controller = _executor(middle, parts, endpoint=parts.endpoint(api), limits=_limits(settings.tasks))
         first = await interrupts.unless_stopped(parts.start())
         if first is None:
             return 0
@@ -150,13 +153,14 @@ async def _world(settings: Settings, middle: Middle, stack: AsyncExitStack) -> P
     return await embedded.build(settings, middle, why=why, stack=stack)
 
 
-def _executor(middle: Middle, parts: Parts, *, endpoint: str) -> Controller[ActionId]:
+def _executor(middle: Middle, parts: Parts, *, endpoint: str, limits: Limits) -> Controller[ActionId]:
+    plans = Plans(middle.reader, parts.world, limits)
     reconciler = Reconciler(
         reader=middle.reader,
         ledger=middle.ledger,
         runtime=parts.runtime,
         admission=parts.admission,
-        plans=Plans(middle.reader, parts.world),
+        plans=plans,
         launching=Launching(
             secrets=parts.secrets,
             blobs=parts.blobs,
@@ -168,6 +172,12 @@ def _executor(middle: Middle, parts: Parts, *, endpoint: str) -> Controller[Acti
         outcomes=Outcomes(parts.blobs, parts.advice),
         resources=parts.resources,
         clock=_now,
+        timing=Timing(
+            reader=middle.reader,
+            plans=plans,
+            world=parts.world,
+            countdowns=Countdowns(_now, asyncio.get_running_loop().time),
+        ),
     )
 
     async def reconcile(key: ActionId) -> Done | Requeue:
@@ -183,6 +193,13 @@ def _executor(middle: Middle, parts: Parts, *, endpoint: str) -> Controller[Acti
 
     middle.ledger.listen(changed)
     return controller
+
+
+def _limits(tasks: TasksSettings) -> Limits:
+    def limit(each: LimitSettings) -> Limit:
+        return Limit(each.default, each.most)
+
+    return Limits(limit(tasks.max_runtime), limit(tasks.queued_timeout), limit(tasks.deadline))
 
 
 async def _operate(controller: Controller[ActionId], parts: Parts) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 _MEMORY_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MEMORY_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class ConfigError(Exception):
@@ -129,6 +130,15 @@ def _read_memory(value: object) -> int:
     return int(float(matched[1]) * _MEMORY_UNITS[matched[2]])
 
 
+def _read_time(value: object) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    matched = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", str(value))
+    if not matched or not isinstance(value, int | float | str):
+        raise ValueError
+    return float(matched[1]) * _TIME_UNITS[matched[2]]
+
+
 def _parse_list(text: str) -> list[object]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -169,6 +179,7 @@ TEXTS = Kind("list of texts", "a list of texts, such as [regcred]", _read_texts,
 SECRET = Kind("secret text", "a text (in quotes if it looks like a number)", _read_text, str, secret=True)
 COUNT = Kind("whole number", "a whole number, without quotes", _whole(0, 10**9), int)
 SECONDS = Kind("seconds", "a number of seconds, such as 180 or 0.5, without quotes", _read_number, float)
+TIME = Kind("time", "a time such as 90 (seconds), 30m, 8h or 7d (0 = no bound)", _read_time, str)
 OBJECT = Kind(
     "object", "keys of its own, such as {spec: {nodeSelector: {disk: ssd}}}", _read_mapping, _parse_yaml, nested=True
 )

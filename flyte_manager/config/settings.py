@@ -101,6 +101,21 @@ class EmbeddedSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """Seconds; 0 = no bound."""
+
+    default: float
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class TasksSettings:
+    max_runtime: LimitSettings
+    queued_timeout: LimitSettings
+    deadline: LimitSettings
+
+
+@dataclass(frozen=True, slots=True)
 class S3Settings:
     endpoint: str
     region: str
@@ -138,6 +153,7 @@ class Settings:
     data_dir: Path
     server: ServerSettings
     embedded: EmbeddedSettings
+    tasks: TasksSettings
     storage: StorageSettings
     origins: Mapping[str, str]
     """key -> "default", "config.yaml:12", "environment FLYTE_MANAGER__…" or "flag --…" """
@@ -170,6 +186,7 @@ def settings_of(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settin
             cpu=values["embedded.cpu"],
             memory=values["embedded.memory"],
         ),
+        tasks=TasksSettings(**{each.name: _limit(values, each.name) for each in fields(TasksSettings)}),
         storage=_storage(values),
         origins=origins,
     )
@@ -179,6 +196,11 @@ def _kubernetes(values: Mapping[str, Any]) -> KubernetesSettings:
     return KubernetesSettings(
         **{each.name: values[_key_of("manager.kubernetes", each.name)] for each in fields(KubernetesSettings)}
     )
+
+
+def _limit(values: Mapping[str, Any], name: str) -> LimitSettings:
+    section = _key_of("tasks", name)
+    return LimitSettings(values[f"{section}.default"], values[f"{section}.most"])
 
 
 def _storage(values: Mapping[str, Any]) -> StorageSettings:
@@ -215,6 +237,11 @@ def check(settings: Settings) -> None:
         raise ConfigError(
             f"{origins[f'storage.s3.{given}']}: storage.s3 needs both accessKeyId and secretAccessKey, or none"
         )
+    for name in ("maxRuntime", "queuedTimeout", "deadline"):
+        default, most = settings.value(f"tasks.{name}.default"), settings.value(f"tasks.{name}.most")
+        if isinstance(default, float) and isinstance(most, float) and 0 < most < default:
+            where = origins[f"tasks.{name}.default"]
+            raise ConfigError(f"{where}: tasks.{name}.default is more than tasks.{name}.most: tasks never get it")
     if settings.database.type != "sqlite":
         where, kind = origins["database.type"], settings.database.type
         raise ConfigError(f"{where}: database.type {kind!r} is not supported: the manager keeps its data in sqlite")

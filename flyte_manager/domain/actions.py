@@ -128,6 +128,10 @@ class ActionHistory:
     """flyteidl2.task.TaskSpec for a task, else the action's own spec"""
 
 
+LONGEST_BACKOFF = 30 * 86_400.0
+"""seconds; also where the task sets no cap"""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How often an action may be tried again (flyteidl2.core.RetryStrategy)."""
@@ -142,9 +146,12 @@ class Budget:
     system_retries: int = 3
 
     def delay(self, failures: int) -> float:
-        """Seconds to wait before the next attempt, after so many failures (1 = the first)."""
+        """Seconds to wait before the next attempt, after so many of the user's failures (1 = the first)."""
         if self.backoff_base <= 0:
             return 0.0
-        exponent = min(max(failures - 1, 0), 64)
-        wait = self.backoff_base * float(max(self.backoff_factor, 1.0) ** exponent)
-        return min(wait, self.backoff_cap) if self.backoff_cap > 0 else wait
+        try:
+            wait = self.backoff_base * float(max(self.backoff_factor, 1.0) ** max(failures - 1, 0))
+        except OverflowError:
+            wait = LONGEST_BACKOFF
+        cap = self.backoff_cap if self.backoff_cap > 0 else LONGEST_BACKOFF
+        return min(wait, cap, LONGEST_BACKOFF)

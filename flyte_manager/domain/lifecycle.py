@@ -4,7 +4,7 @@
     note(action, attempt, seen)             -> Change     events that came alone
     abort(action, attempt, reason, at)      -> Change
     again(action, at), ask_again, replaced  -> Change     the only ways out of a final phase
-    step(action, observation, now)          -> Step       what the executor must do to make the world match the row
+    step(action, observation, left)         -> Step       what the executor must do to make the world match the row
 
 A failed attempt with attempts left and the next one's QUEUED are one Change: no reader sees FAILED before it is final.
 The first final report wins; a later one is kept as an event of its attempt, as are its events. Events alone change a
@@ -12,6 +12,7 @@ live action's row too, so that its watchers see them, but never a final one's: i
 """
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -23,11 +24,13 @@ from flyte_manager.domain.attempts import (
     AttemptReport,
     ErrorKind,
     Event,
+    Failure,
     Observation,
     Place,
     Presence,
     Transition,
 )
+from flyte_manager.domain.bounds import UNBOUNDED, Left, exceeded
 from flyte_manager.domain.errors import Invalid
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
@@ -152,30 +155,32 @@ class Do(Enum):
     WAIT = "wait"
     REPORT_PROGRESS = "report progress"
     REPORT_END = "report end"
+    EXPIRE = "expire"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     do: Do
-    after: float = 0.0
-    """seconds, for WAIT"""
+    after: float = math.inf
+    """seconds after which to look again at the latest"""
+    failure: Failure | None = None
+    """for EXPIRE"""
 
 
-def step(action: Action, seen: Observation, now: datetime) -> Step:
-    """What must be done so that the world matches a task's row."""
+def step(action: Action, seen: Observation, left: Left = UNBOUNDED) -> Step:
+    """What must be done so that the world matches a task's row. An attempt that has ended did so before its time."""
     if action.final:
         return Step(Do.STOP if seen.presence is Presence.ALIVE else Do.NOTHING)
-    match seen.presence:
-        case Presence.EXITED | Presence.VANISHED:
-            return Step(Do.REPORT_END)
-        case Presence.ALIVE:
-            if seen.failure is not None:
-                return Step(Do.REPORT_END)
-            return Step(Do.REPORT_PROGRESS if _news(action, seen) else Do.NOTHING)
-        case Presence.ABSENT:
-            if action.not_before and action.not_before > now:
-                return Step(Do.WAIT, (action.not_before - now).total_seconds())
-            return Step(Do.LAUNCH)
+    if seen.presence in (Presence.EXITED, Presence.VANISHED) or seen.failure is not None:
+        return Step(Do.REPORT_END)
+    if left.allowance is not None and left.end <= 0:
+        waited = action.reason if action.phase is Phase.WAITING_FOR_RESOURCES else ""
+        return Step(Do.EXPIRE, failure=exceeded(left.allowance, phase=action.phase.name, reason=waited))
+    if seen.presence is Presence.ALIVE:
+        return Step(Do.REPORT_PROGRESS if _news(action, seen) else Do.NOTHING, left.end)
+    if left.start > 0:
+        return Step(Do.WAIT, min(left.start, left.end))
+    return Step(Do.LAUNCH, left.end)
 
 
 def _news(action: Action, seen: Observation) -> bool:
@@ -251,7 +256,7 @@ def _failed(action: Action, attempt: Attempt, told: AttemptReport, budget: Budge
     failures = counted.system_failures if system else counted.user_failures
     allowed = budget.system_retries if system else budget.retries
     if failures <= allowed and (failure is None or failure.recoverable):
-        not_before = told.at + timedelta(seconds=budget.delay(failures))
+        not_before = told.at + timedelta(seconds=0.0 if system else budget.delay(failures))
         next_one = _requeued(counted, at=told.at, not_before=not_before if not_before > told.at else None)
         return Change(next_one, (attempt, new_attempt(next_one, next_one.attempt, told.at)))
     final = replace(

@@ -61,7 +61,7 @@ class Launch:
     memory_limit: int = 0
     """bytes that the whole process tree may use; 0 = no limit"""
     run_seconds: float = 0.0
-    """seconds that it may run; 0 = no limit"""
+    """seconds that it may run; 0 = no limit. A world of pods leaves it to the executor to count them"""
     notes: Sequence[str] = ()
     """lines that the world writes into the attempt's log before the task starts, as SYSTEM lines"""
     template: bytes = b""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from flyte_manager.domain.actions import Budget
+from flyte_manager.domain.bounds import Allowance
 
 
 class World(Enum):
@@ -50,6 +51,8 @@ class TaskPlan:
     """why this manager can't run it, with the cure"""
     not_enforced: Sequence[str] = ()
     """settings that the task carries and that don't take effect yet"""
+    bounds: Sequence[Allowance] = ()
+    """how long it may wait, run and live; empty: as long as it takes"""
 
 
 _TEMPLATE = re.compile(r"\{\{\s*\.([\w.]+)\s*\}\}")

@@ -9,6 +9,7 @@ A key is worked on by one worker at a time; what comes meanwhile makes one more 
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ AGAIN_SECONDS = 0.2
 @dataclass(frozen=True, slots=True)
 class Done:
     """The world matches the row, as far as is known."""
+
+    after: float = math.inf
+    """look again after so many seconds at the latest"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,11 @@ class Controller(Generic[K]):
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._alarms: dict[K, asyncio.TimerHandle] = {}  # of what is done so far: it need not wait for them
         self._arrival = asyncio.Semaphore(0)
 
     def enqueue(self, key: K) -> None:
-        if timer := self._timers.pop(key, None):
+        if timer := self._timers.pop(key, None) or self._alarms.pop(key, None):
             timer.cancel()
         if key in self._active:
             self._again.add(key)
@@ -74,7 +79,7 @@ class Controller(Generic[K]):
                 for number in range(WORKERS):
                     group.create_task(self._work(), name=f"executor worker {number}")
         finally:
-            for timer in self._timers.values():
+            for timer in (*self._timers.values(), *self._alarms.values()):
                 timer.cancel()
 
     async def _resync(self) -> None:
@@ -93,18 +98,20 @@ class Controller(Generic[K]):
             key, _ = self._waiting.popitem(last=False)
             self._active.add(key)
             try:
-                after = await self._turn(key)
+                result = await self._turn(key)
             finally:
                 self._active.discard(key)
             again = key in self._again
             self._again.discard(key)
-            if after is not None:
-                self._enqueue_later(key, min(after, AGAIN_SECONDS) if again else after)
+            if isinstance(result, Requeue):
+                self._timers[key] = self._later(key, min(result.after, AGAIN_SECONDS) if again else result.after)
             elif again:
                 self.enqueue(key)
+            elif result.after < math.inf:
+                self._alarms[key] = self._later(key, result.after)
 
-    async def _turn(self, key: K) -> float | None:
-        """One reconcile; seconds until the next one, None for none."""
+    async def _turn(self, key: K) -> Done | Requeue:
+        """One reconcile; a failed one is tried again."""
         try:
             result = await self._reconcile(key)
         except Exception as error:
@@ -114,9 +121,9 @@ class Controller(Generic[K]):
             log.warning(
                 "%s: %s: %s; tried again in %.1f s", key, type(error).__name__, error, after, exc_info=unforeseen
             )
-            return after
+            return Requeue(after)
         self._failures.pop(key, None)
-        return result.after if isinstance(result, Requeue) else None
+        return result
 
-    def _enqueue_later(self, key: K, after: float) -> None:
-        self._timers[key] = asyncio.get_running_loop().call_later(max(after, 0.0), self.enqueue, key)
+    def _later(self, key: K, after: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(max(after, 0.0), self.enqueue, key)

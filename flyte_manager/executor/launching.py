@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flyte_manager.domain.actions import Action, Run
+from flyte_manager.domain.bounds import NAMES, Bound, seconds_of, span
 from flyte_manager.domain.errors import Unready
 from flyte_manager.domain.ids import ProjectId
 from flyte_manager.domain.ports import Blobs, Launch, Secrets, SecretValue
@@ -56,6 +57,7 @@ class Launching:
             cpu=plan.cpu or DEFAULT_CPU,
             memory=plan.memory or DEFAULT_MEMORY,
             memory_limit=plan.memory_limit,
+            run_seconds=seconds_of(plan.bounds, Bound.MAX_RUNTIME),
             notes=self._notes(plan),
             template=plan.template,
             values=values,
@@ -92,6 +94,9 @@ class Launching:
         notes = []
         if self.interpreter:
             notes.append(f"runs in {self.interpreter}; its image is not used: {plan.image or 'none'}")
+        notes.extend(
+            f"{NAMES[each.bound][0]} is {span(each.seconds)}: {each.why}" for each in plan.bounds if each.asked
+        )
         if plan.not_enforced:
             notes.append(f"{' and '.join(plan.not_enforced)} of this task: not enforced yet by this manager")
         return tuple(notes)

@@ -20,6 +20,7 @@ from flyte_manager.domain.attempts import (
     StopReason,
     Transition,
 )
+from flyte_manager.domain.bounds import Bound, exceeded
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Blobs
 from flyte_manager.domain.tasks import TaskPlan
@@ -131,9 +132,17 @@ def _stopped(reason: StopReason, exited: Exit, plan: TaskPlan) -> Failure:
             message = f"the task used {peak} MiB of memory, its limit is {limit} MiB: raise resources.memory"
             return Failure(ErrorKind.USER, "OOM", message)
         case StopReason.TIMEOUT:
-            return Failure(ErrorKind.USER, "TimedOut", f"the task ran longer than it may: {exited.detail}")
+            allowance = next((each for each in plan.bounds if each.bound is Bound.MAX_RUNTIME), None)
+            return exceeded(allowance) if allowance else _stopped_by_pod(exited)
         case StopReason.ABORTED:
             return Failure(ErrorKind.SYSTEM, "Interrupted", "the task was told to stop from outside this manager")
+
+
+def _stopped_by_pod(exited: Exit) -> Failure:
+    """A limit that the task's own pod template sets."""
+    message = "the task ran longer than it may"
+    detail = f": {exited.detail}" if exited.detail else ""
+    return Failure(ErrorKind.USER, Bound.MAX_RUNTIME.value, f"{message}{detail}")
 
 
 def _died(exited: Exit) -> Failure:

@@ -1,9 +1,11 @@
 """Parsed tasks and run settings, kept for a while: all children of a map share one spec."""
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from flyte_manager.domain.actions import Action, Run
+from flyte_manager.domain.bounds import NO_LIMITS, Limits, allowed
 from flyte_manager.domain.tasks import TaskPlan, World
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire.plan import RunSettings, parse_spec, plan, run_settings
@@ -16,9 +18,10 @@ V = TypeVar("V")
 class Plans:
     """Reads each spec once."""
 
-    def __init__(self, reader: Reader, world: World) -> None:
+    def __init__(self, reader: Reader, world: World, limits: Limits = NO_LIMITS) -> None:
         self._reader = reader
         self._world = world
+        self._limits = limits
         self._plans: _Kept[TaskPlan] = _Kept()
         self._settings: _Kept[RunSettings] = _Kept()
 
@@ -28,7 +31,8 @@ class Plans:
         if kept is not None:
             return kept
         spec = await self._reader.spec(action.spec_digest)
-        return self._plans.keep(action.spec_digest, plan(parse_spec(spec), self._world))
+        read = plan(parse_spec(spec), self._world)
+        return self._plans.keep(action.spec_digest, replace(read, bounds=allowed(read.bounds, self._limits)))
 
     def settings(self, run: Run) -> RunSettings:
         key = str(run.id)

@@ -12,7 +12,7 @@ from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, Observation, Presence, Transition
 from flyte_manager.domain.errors import Invalid, Refusal, Unavailable, UnknownAction
 from flyte_manager.domain.ids import ActionId, AttemptId
-from flyte_manager.domain.lifecycle import Do
+from flyte_manager.domain.lifecycle import Do, Step
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Clock, LaunchDelayed, LaunchRefused, Runtime, Unsettled
 from flyte_manager.domain.tasks import TaskPlan
@@ -23,6 +23,7 @@ from flyte_manager.executor.outcome import Outcomes, running, sharpened
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.resources import ParentWithoutResource, Resources
 from flyte_manager.executor.rows import Rows
+from flyte_manager.executor.timing import Timing
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire.conditions import timeout_seconds
@@ -55,6 +56,7 @@ class Reconciler:
         outcomes: Outcomes,
         resources: Resources,
         clock: Clock,
+        timing: Timing,
     ) -> None:
         self._reader = reader
         self._rows = Rows(reader, ledger)
@@ -66,6 +68,7 @@ class Reconciler:
         self._outcomes = outcomes
         self._resources = resources
         self._clock = clock
+        self._timing = timing
 
     async def list_all(self) -> Iterable[ActionId]:
         """All that must be looked at: what has not ended in the rows, but for those in line: their turn wakes them."""
@@ -108,8 +111,9 @@ class Reconciler:
     async def _condition(self, action: Action) -> Done | Requeue:
         timeout = timeout_seconds(action.spec)
         if action.final or not timeout:
+            self._timing.forget(action)
             return Done()
-        left = timeout - (self._clock() - (action.started_at or action.created_at)).total_seconds()
+        left = self._timing.left_of(action, since=action.started_at or action.created_at, seconds=timeout)
         if left > 0:
             return Requeue(left)
         await self._ledger.expire(action.id, f"nobody answered condition {action.task.short_name!r} in {timeout:g} s")
@@ -117,7 +121,11 @@ class Reconciler:
 
     async def _task(self, action: Action) -> Done | Requeue:
         seen = await self._runtime.observe(action.attempt_id, begun=_begun(action))
-        step = lifecycle.step(action, seen, self._clock())
+        step = lifecycle.step(action, seen, await self._timing.left(action, seen))
+        result = await self._act(action, seen, step)
+        return Done(step.after) if isinstance(result, Done) else result
+
+    async def _act(self, action: Action, seen: Observation, step: Step) -> Done | Requeue:
         match step.do:
             case Do.NOTHING:
                 await self._ledger.note(action.attempt_id, seen)
@@ -138,6 +146,8 @@ class Reconciler:
                 return await self._report_progress(action, seen)
             case Do.REPORT_END:
                 return await self._report_end(action, seen)
+            case Do.EXPIRE:
+                return await self._expire(action, seen, step.failure)
 
     async def _launch(self, action: Action) -> Done | Requeue:
         if await self._former_attempt_lives(action):
@@ -235,6 +245,17 @@ class Reconciler:
         await self._ledger.report(told, plan.budget)
         if told.phase is Phase.SUCCEEDED:  # after a failure children of this attempt may still read what it left
             await self._runtime.forget(action.attempt_id, await self._outcomes.results(action, plan))
+        return Done()
+
+    async def _expire(self, action: Action, seen: Observation, failure: Failure | None) -> Done:
+        """A bound is reached. Reported first: one that was told to stop would look as if somebody else had done it."""
+        plan = await self._plans.plan(action)
+        log.info("%s: %s", action.attempt_id, failure.message if failure else "")
+        told = AttemptReport(action.attempt_id, Phase.TIMED_OUT, self._clock(), failure=failure, events=seen.events)
+        self._admission.release(action.id)
+        await self._ledger.report(told, plan.budget)
+        if seen.presence is Presence.ALIVE:
+            await self._runtime.stop(action.attempt_id)
         return Done()
 
     async def _refuse(self, action: Action, refusal: Refusal) -> Done:

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from flyte_manager.domain.actions import Budget, TaskName, TaskSummary
 from flyte_manager.domain.errors import Invalid, NotGiven
 from flyte_manager.domain.tasks import SecretRequest, TaskPlan, World, quantity
+from flyte_manager.wire.bounds import asked_bounds, check_bounds
 from flyte_manager.wire.times import moment, seconds
 
 _Name = tasks_pb2.Resources.ResourceName
@@ -36,11 +37,12 @@ def parse_spec(spec: bytes) -> task_definition_pb2.TaskSpec:
 
 
 def check_spec(spec: task_definition_pb2.TaskSpec) -> None:
-    """Raises NotGiven for a spec that names no task."""
+    """Raises NotGiven for a spec that names no task, NegativeTime."""
     if not spec.HasField("task_template"):
         raise NotGiven(field="task_spec.task_template")
     if not spec.task_template.id.name:
         raise NotGiven(field="task_spec.task_template.id.name")
+    check_bounds(spec.task_template)
 
 
 def name_of(spec: task_definition_pb2.TaskSpec) -> TaskName:
@@ -94,6 +96,7 @@ def plan(spec: task_definition_pb2.TaskSpec, world: World) -> TaskPlan:
         interruptible=metadata.interruptible if metadata.WhichOneof("interruptible_value") else None,
         unsupported=_unsupported(template) or (_not_as_process(template) if world is World.PROCESSES else ""),
         not_enforced=_not_enforced(metadata),
+        bounds=tuple(asked_bounds(metadata)),
     )
 
 
@@ -175,7 +178,5 @@ def _not_enforced(metadata: tasks_pb2.TaskMetadata) -> tuple[str, ...]:
 
 
 def _settings_without_effect(metadata: tasks_pb2.TaskMetadata) -> Iterable[str]:
-    if seconds(metadata.timeout) or metadata.HasField("timeouts"):
-        yield "timeout="
     if metadata.discoverable:
         yield "cache="

@@ -10,6 +10,7 @@ tries raises Killed, until its tasks are cancelled.
 import asyncio
 import contextlib
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from flyte_manager.executor.outcome import Outcomes, add_to_image
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.reconcile import Reconciler
 from flyte_manager.executor.resources import Mirrored
+from flyte_manager.executor.timing import Countdowns, Timing
 from flyte_manager.kubernetes.client import Client
 from flyte_manager.kubernetes.events import Recorder
 from flyte_manager.kubernetes.pods import PodSettings
@@ -215,12 +217,13 @@ def _build(client: Client, database: Database, folder: Path, life: Life, verdict
         recorder=recorder,
     )
     admission = Admission(cpu=float("inf"), memory=1 << 62, wake=wake)
+    plans = Plans(reader, World.PODS)
     reconciler = Reconciler(
         reader=reader,
         ledger=ledger,
         runtime=pods,
         admission=admission,
-        plans=Plans(reader, World.PODS),
+        plans=plans,
         launching=Launching(secrets=secrets, blobs=blobs, endpoint="127.0.0.1:8090", defaults={}, namespace=NAMESPACE),
         outcomes=Outcomes(blobs, add_to_image),
         resources=Mirrored(
@@ -231,6 +234,7 @@ def _build(client: Client, database: Database, folder: Path, life: Life, verdict
             foreign=ForeignOrders(Projects(database, _now, create_on_write=True), blobs),
         ),
         clock=_now,
+        timing=Timing(reader=reader, plans=plans, world=World.PODS, countdowns=Countdowns(_now, time.monotonic)),
     )
     controller = Controller(reconciler.reconcile, reconciler.list_all)
 

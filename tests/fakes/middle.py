@@ -10,6 +10,7 @@ from typing import TypeVar
 from flyte_manager.blobs.directory import Directory
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt, AttemptReport, Failure
+from flyte_manager.domain.bounds import NO_LIMITS, Limits
 from flyte_manager.domain.ids import ActionId, AttemptId, ProjectId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Blobs, Clock, Runtime, Secrets, Wake
@@ -21,6 +22,7 @@ from flyte_manager.executor.outcome import Outcomes, install_into
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.reconcile import Reconciler
 from flyte_manager.executor.resources import RowsAlone
+from flyte_manager.executor.timing import Countdowns, Timing
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.ledger.watch import Reader
@@ -109,8 +111,11 @@ def wired(
     clock: Clock,
     cpu: float = 8.0,
     memory: int = 8 << 30,
+    kind: World = World.PROCESSES,
+    limits: Limits = NO_LIMITS,
+    ticks: Callable[[], float] | None = None,
 ) -> tuple[Wired, R]:
-    """`world` makes the runtime, which wakes the executor."""
+    """`world` makes the runtime, which wakes the executor; without `ticks` time passes by the clock."""
     wakeups = Wakeups()
     ledger, reader = Ledger(database, wakeups, clock), Reader(database, wakeups)
     controller: Controller[ActionId]
@@ -127,18 +132,25 @@ def wired(
 
     runtime = world(ended)
     admission = Admission(cpu=cpu, memory=memory, wake=wake)
+    plans = Plans(reader, kind, limits)
     reconciler = Reconciler(
         reader=reader,
         ledger=ledger,
         runtime=runtime,
         admission=admission,
-        plans=Plans(reader, World.PROCESSES),
+        plans=plans,
         launching=Launching(
             secrets=secrets, blobs=blobs, endpoint="localhost:8090", defaults=DEFAULTS, interpreter="python"
         ),
         outcomes=Outcomes(blobs, install_into("python")),
         resources=RowsAlone(),
         clock=clock,
+        timing=Timing(
+            reader=reader,
+            plans=plans,
+            world=kind,
+            countdowns=Countdowns(clock, ticks or (lambda: clock().timestamp())),
+        ),
     )
     controller = Controller(reconciler.reconcile, reconciler.list_all)
     ledger.listen(changed)
@@ -147,7 +159,15 @@ def wired(
 
 @asynccontextmanager
 async def middle(
-    folder: Path, clock: Clock, *, cpu: float = 8.0, memory: int = 8 << 30, program: Program | None = None
+    folder: Path,
+    clock: Clock,
+    *,
+    cpu: float = 8.0,
+    memory: int = 8 << 30,
+    program: Program | None = None,
+    kind: World = World.PROCESSES,
+    limits: Limits = NO_LIMITS,
+    ticks: Callable[[], float] | None = None,
 ) -> AsyncIterator[Middle]:
     """Everything but a running executor; the database and the blobs lie in the folder."""
     database = Database.open(folder / "flyte.db", clock=clock)
@@ -161,6 +181,9 @@ async def middle(
             clock=clock,
             cpu=cpu,
             memory=memory,
+            kind=kind,
+            limits=limits,
+            ticks=ticks,
         )
         yield Middle(
             database=database,

@@ -53,7 +53,7 @@ def test_every_key_and_variable_that_a_document_names_exists(document: str) -> N
     text = (ROOT / document).read_text()
     names = {key.name for key in KEYS}
     sections = {name.rpartition(".")[0] for name in names}
-    told = set(re.findall(r"`(?:--)?((?:manager|database|logger|server|embedded|storage)\.[\w.-]+)", text))
+    told = set(re.findall(r"`(?:--)?((?:manager|database|logger|server|embedded|tasks|storage)\.[\w.-]+)", text))
     assert told - names - sections == set()
     variables = set(re.findall(r"FLYTE_MANAGER__\w+", text))
     assert variables - {key.variable for key in KEYS} == set()

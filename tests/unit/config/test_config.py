@@ -67,6 +67,12 @@ RIGHT: Mapping[str, tuple[str, object]] = {
     "manager.kubernetes.keepCount": ("100", 100),
     "manager.kubernetes.qps": ("50", 50.0),
     "manager.kubernetes.burst": ("100", 100),
+    "tasks.maxRuntime.default": ("90", 90.0),
+    "tasks.maxRuntime.most": ("8h", 28800.0),
+    "tasks.queuedTimeout.default": ("1.5m", 90.0),
+    "tasks.queuedTimeout.most": ("7d", 604800.0),
+    "tasks.deadline.default": ("30s", 30.0),
+    "tasks.deadline.most": ("0", 0.0),
     "storage.url": ("s3://bucket/prefix/", "s3://bucket/prefix"),
     "storage.signedEndpoint": ("https://s3.example.org", "https://s3.example.org"),
     "storage.podSecret": ("store", "store"),
@@ -113,6 +119,8 @@ WRONG: Mapping[str, str] = {
     "embedded.warm": "1",
     "embedded.cpu": "nan",
     "embedded.memory": "8 potatoes",
+    "tasks.maxRuntime.most": "1h30m",
+    "tasks.deadline.default": "-1",
     "manager.kubernetes.podDefaults": "{",
     "manager.kubernetes.logLinks": "[a]",
 }
@@ -358,3 +366,9 @@ def test_in_a_pod_tasks_find_the_manager_at_its_service() -> None:
 def test_a_pod_that_is_told_otherwise_has_no_service(flags: dict[str, str], endpoint: str) -> None:
     settings = load(flags, {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, None)
     assert settings.manager.kubernetes.task_endpoint == endpoint
+
+
+def test_a_default_that_no_task_may_have_is_refused(tmp_path: Path) -> None:
+    told = refusal(tmp_path, "tasks:\n  deadline: {default: 2d, most: 24h}\n")
+    assert told == "config.yaml:2: tasks.deadline.default is more than tasks.deadline.most: tasks never get it"
+    assert load({}, {}, write(tmp_path, "tasks: {deadline: {default: 1d, most: 24h}}")).tasks.deadline.most == 86400

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from flyte_manager.domain import lifecycle
-from flyte_manager.domain.actions import Action, Budget
+from flyte_manager.domain.actions import LONGEST_BACKOFF, Action, Budget
 from flyte_manager.domain.attempts import (
     Attempt,
     AttemptReport,
@@ -139,6 +139,17 @@ def test_the_backoff_grows_to_its_cap() -> None:
     assert [budget.delay(failures) for failures in (1, 2, 3, 99)] == [2, 6, 10, 10]
     assert Budget(backoff_base=0).delay(5) == 0
     assert Budget(backoff_base=1, backoff_factor=0.1).delay(3) == 1
+    for endless in (Budget(backoff_base=1, backoff_factor=1e300), Budget(backoff_base=1e11), Budget(backoff_base=1)):
+        assert 0 < endless.delay(10**6) <= LONGEST_BACKOFF
+    assert Budget(backoff_base=1e11, backoff_cap=1e11).delay(1) == LONGEST_BACKOFF
+
+
+def test_a_backoff_paces_the_users_failures_only() -> None:
+    budget = Budget(retries=1, backoff_base=10)
+    for failure, wait in ((USER, 10), (SYSTEM, 0)):
+        change = lifecycle.report(task(), first(task()), told(Phase.FAILED, failure=failure), budget)
+        assert change.action is not None
+        assert change.action.not_before == (NOW + timedelta(seconds=wait) if wait else None)
 
 
 @pytest.mark.parametrize("phase", sorted(FINAL))
@@ -185,8 +196,6 @@ def test_stale_children(phase: Phase, kind: Kind, revision: int, stale: bool) ->
     [
         (task(), Presence.ABSENT, Step(Do.LAUNCH)),
         (task(phase=Phase.RUNNING), Presence.ABSENT, Step(Do.LAUNCH)),
-        (task(not_before=NOW + timedelta(seconds=3)), Presence.ABSENT, Step(Do.WAIT, 3)),
-        (task(not_before=NOW), Presence.ABSENT, Step(Do.LAUNCH)),
         (task(), Presence.ALIVE, Step(Do.REPORT_PROGRESS)),
         (task(phase=Phase.RUNNING), Presence.ALIVE, Step(Do.NOTHING)),
         (task(phase=Phase.RUNNING), Presence.EXITED, Step(Do.REPORT_END)),
@@ -197,7 +206,7 @@ def test_stale_children(phase: Phase, kind: Kind, revision: int, stale: bool) ->
     ],
 )
 def test_steps(action: Action, presence: Presence, step: Step) -> None:
-    assert lifecycle.step(action, Observation(presence), NOW) == step
+    assert lifecycle.step(action, Observation(presence)) == step
 
 
 @pytest.mark.parametrize("seed", range(50))
