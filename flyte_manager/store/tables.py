@@ -125,6 +125,7 @@ actions = sa.Table(
     _number("revision"),
     _text("resource_name"),
     _text("resource_uid"),
+    _number("cache_status"),
     sa.Index("actions_by_parent", "project", "domain", "run", "parent", "revision", "name"),
     sa.Index("actions_by_revision", "project", "domain", "run", "revision", "name"),
     sa.Index("actions_live", "phase", sqlite_where=sa.text("ended_at IS NULL")),
@@ -155,6 +156,8 @@ attempts = sa.Table(
     sa.Column("transitions", sa.JSON, nullable=False),
     sa.Column("events", sa.JSON, nullable=False),
     sa.Column("place", sa.JSON(none_as_null=True), nullable=True),
+    _number("cache_status"),
+    sa.Column("cache_source", sa.JSON(none_as_null=True), nullable=True),
 )
 
 task_specs = sa.Table(
@@ -192,6 +195,36 @@ secrets = sa.Table(
     sa.Column("sealed", sa.LargeBinary, nullable=False),
     _time("created_at", nullable=False),
     _time("updated_at", nullable=False),
+)
+
+cache_entries = sa.Table(
+    "cache_entries",
+    metadata,
+    _text("project", key=True),
+    _text("domain", key=True),
+    _text("key", key=True),
+    _text("output_uri"),
+    _text("run"),
+    _text("action"),
+    _number("attempt"),
+    _bytes("literals"),
+    _bytes("metadata"),
+    _time("created_at", nullable=False),
+    _time("updated_at", nullable=False),
+    sa.Index("cache_entries_by_run", "project", "domain", "run"),
+)
+
+cache_reservations = sa.Table(
+    "cache_reservations",
+    metadata,
+    _text("project", key=True),
+    _text("domain", key=True),
+    _text("key", key=True),
+    _text("owner"),
+    _text("run"),
+    _text("action"),
+    sa.Column("heartbeat", sa.Float, nullable=False),
+    _time("expires_at", nullable=False),
 )
 
 instance = sa.Table(
