@@ -10,7 +10,7 @@ PREFIX ?= $(HOME)/.local
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-kubernetes check bench bench-kubernetes clean install lock
+.PHONY: help build run demo test test-kubernetes check docs bench bench-kubernetes clean install lock
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: build ## formatting, lint, types, import contract, documentation
 	$(VENV)/bin/mypy $(CHECKED)
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m pytest -q tests/unit/test_docs.py
+
+docs: build ## write the tables of docs/rpc.md anew
+	@exec $(PY) -m tests.rpcs
 
 bench: build ## measure, print the table, write it to docs/
 	@exec $(PY) -m bench

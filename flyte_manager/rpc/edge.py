@@ -13,7 +13,7 @@ more.
 import asyncio
 import re
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -21,7 +21,6 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 from connectrpc.server import ConnectASGIApplication
-from google.protobuf import descriptor_pool
 
 from flyte_manager.rpc.asgi import ASGIApp, Receive, Scope, Send, header_values, refuse
 from flyte_manager.rpc.codecs import BinaryCodec, JsonCodec
@@ -29,6 +28,7 @@ from flyte_manager.rpc.errors import STOPPING, to_connect
 from flyte_manager.rpc.guard import Guard
 from flyte_manager.rpc.gzip import BoundedGzip
 
+GENERATED = "flyteidl2."
 LARGEST_MESSAGE = 64 << 20
 GRPC_TIMEOUT = re.compile(rb"[0-9]{1,8}[HMSmun]")
 
@@ -107,6 +107,11 @@ class WithCodecs(ConnectASGIApplication[Any]):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, codecs=[BinaryCodec(), JsonCodec()])
+        self.implemented = frozenset(
+            path.rpartition("/")[2]
+            for path, endpoint in settings["endpoints"](settings["service"]).items()
+            if not endpoint.function.__module__.startswith(GENERATED)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,8 @@ class ConnectApp:
 
     service: str
     methods: frozenset[str]
+    """those that the service has; what is left to the generated class is not served"""
+
     app: ASGIApp
 
 
@@ -124,7 +131,6 @@ def connect_app(app_class: Callable[..., ConnectASGIApplication[Any]], service: 
         service, interceptors=[edge], read_max_bytes=edge.limit, compressions=[BoundedGzip(edge.limit)]
     )
     name: str = application.path.removeprefix("/")
-    methods: Mapping[str, object] = descriptor_pool.Default().FindServiceByName(name).methods_by_name
     guarded = Guard(application, limit=edge.limit)
 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +140,7 @@ def connect_app(app_class: Callable[..., ConnectASGIApplication[Any]], service: 
         else:
             await guarded(scope, receive, send)
 
-    return ConnectApp(service=name, methods=frozenset(methods), app=checked)
+    return ConnectApp(service=name, methods=application.implemented, app=checked)
 
 
 def malformed(scope: Scope) -> str | None:

@@ -11,12 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from connectrpc.code import Code
-from connectrpc.errors import ConnectError
-
 from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send, answer, refuse
 from flyte_manager.rpc.edge import ConnectApp
 from flyte_manager.rpc.errors import to_connect
+from flyte_manager.rpc.not_served import refusal, refuse_call
 
 NOT_HERE = 404
 NOT_THIS_METHOD = 405
@@ -92,8 +90,7 @@ class Router:
         if matching:
             await wrong_method(send, frozenset().union(*(route.methods for route in matching)))
         elif service is not None or ("." in first and rest and "/" not in rest):
-            sentence = f"{first}/{rest} is not served by this manager: docs/rpc.md lists what is"
-            await refuse(send, ConnectError(Code.UNIMPLEMENTED, sentence), status=NOT_HERE)
+            await refuse_call(scope, send, to_connect(refusal(first, rest), where=path))
         else:
             await answer(send, NOT_HERE, b"nothing is served at this path: docs/rpc.md lists what is\n")
 

@@ -3,16 +3,10 @@
 from flyteidl2.auth import auth_service_connect
 from flyteidl2.auth import auth_service_pb2 as pb
 
-from flyte_manager.domain.errors import Unsupported
 from flyte_manager.services.context import Context
 
 
 class AuthMetadataService(auth_service_connect.AuthMetadataService):
-    async def get_o_auth2_metadata(
-        self, _request: pb.GetOAuth2MetadataRequest, _ctx: Context
-    ) -> pb.GetOAuth2MetadataResponse:
-        raise Unsupported(what="a login (connect with an http:// endpoint and insecure: true)")
-
     async def get_public_client_config(
         self, _request: pb.GetPublicClientConfigRequest, _ctx: Context
     ) -> pb.GetPublicClientConfigResponse:

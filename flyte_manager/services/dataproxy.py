@@ -13,7 +13,8 @@ from flyteidl2.task import task_definition_pb2
 from flyte_manager.blobs.signed import BadLifetime, lifetime_of
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt
-from flyte_manager.domain.errors import Invalid, Missing, NotGiven, UnknownAction, UnknownTask, Unsupported
+from flyte_manager.domain.errors import Invalid, Missing, NotGiven, UnknownAction, UnknownTask
+from flyte_manager.domain.features import APPS, TRIGGERS, NotYet
 from flyte_manager.domain.ids import ActionId, AttemptId, ProjectId, check_scope
 from flyte_manager.domain.phases import Kind
 from flyte_manager.domain.ports import Blobs, Links, Logs
@@ -177,7 +178,7 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
             case "task_id":
                 return await self._deployed(request.task_id)
             case "trigger_name":
-                raise Unsupported(what="a trigger")
+                raise NotYet("an upload for a trigger", TRIGGERS)
             case _:
                 raise NotGiven(field="task_id or task_spec")
 
@@ -210,7 +211,7 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
             case "task_id":
                 what, spec = f"task {request.task_id.name!r}", await self._deployed(request.task_id)
             case "app_id":
-                raise Unsupported(what="an app")
+                raise NotYet("the code of an app", APPS)
             case _:
                 raise NotGiven(field="action_attempt_id or task_id")
         uri = spec.task_template.metadata.code_bundle_uri

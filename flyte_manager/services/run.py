@@ -6,7 +6,8 @@ from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_connect
 from flyteidl2.workflow import run_service_pb2 as pb
 
-from flyte_manager.domain.errors import Unready, Unsupported
+from flyte_manager.domain.errors import Unready
+from flyte_manager.domain.features import TRIGGERS, NotYet
 from flyte_manager.domain.filters import next_token
 from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, check_scope, check_task
 from flyte_manager.domain.phases import Kind
@@ -148,12 +149,6 @@ class RunService(run_service_connect.RunService):
         async for events in self._reader.follow_events(ids.action_id(request.id), request.attempt):
             yield pb.WatchClusterEventsResponse(cluster_events=[runs.cluster_event(each) for each in events])
 
-    def watch_runs(self, _request: pb.WatchRunsRequest, _ctx: Context) -> AsyncIterator[pb.WatchRunsResponse]:
-        raise Unsupported(what="WatchRuns (ListRuns gives the runs)")
-
-    def watch_groups(self, _request: pb.WatchGroupsRequest, _ctx: Context) -> AsyncIterator[pb.WatchGroupsResponse]:
-        raise Unsupported(what="WatchGroups (ListRuns gives the runs)")
-
     async def _details(self, action: ActionId) -> run_definition_pb2.ActionDetails:
         run = await self._reader.run(action.run) if action.name == ROOT else None
         return runs.action_details(await self._reader.history(action), run=run, platform=self._platform)
@@ -172,7 +167,7 @@ def _scope(request: pb.ListRunsRequest) -> Scope:
             name = ids.task_name(request.task_id)
             return Scope(_project(name.project, name.domain), name.name, name.version, paused)
         case "trigger_name":
-            raise Unsupported(what="a list of runs by trigger")
+            raise NotYet("a list of runs by trigger", TRIGGERS)
         case _:
             return Scope(paused=paused)
 

@@ -12,6 +12,7 @@ from flyteidl2.task import run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_service_pb2 as pb
 
 from flyte_manager.domain.errors import BundleGone, Invalid, NotGiven, RunDiffers, UnknownRun, UnknownTask, Unsupported
+from flyte_manager.domain.features import CONCURRENCY, QUEUES, RECOVER, TRIGGERS, NotYet
 from flyte_manager.domain.ids import ProjectId, RunId
 from flyte_manager.domain.orders import NewRun
 from flyte_manager.domain.ports import Blobs
@@ -111,7 +112,7 @@ class RunOrders:
                     raise UnknownTask(name=name.name, version=name.version, project=name.project, domain=name.domain)
                 return parse_spec(await self.reader.spec(found.spec_digest))
             case "trigger_name":
-                raise CannotRun(why="triggers are not supported yet: run the task itself")
+                raise NotYet("a run by trigger", TRIGGERS)
             case _:
                 raise NotGiven(field="task (task_spec or task_id)")
 
@@ -151,16 +152,20 @@ class RunOrders:
 
 
 def _relation(number: int) -> str:
-    """Its name in rows. Raises UnknownRelation, CannotRun."""
+    """Its name in rows. Raises UnknownRelation, NotYet."""
     if number == common_run_pb2.RELATION_TYPE_RECOVER:
-        raise CannotRun(why="recover is not supported yet: use `flyte rerun`, which runs everything again")
+        raise NotYet("a run that goes on where another failed", RECOVER)
     if number not in common_run_pb2.RelationType.values():
         raise UnknownRelation(number=number)
     return common_run_pb2.RelationType.Name(cast(common_run_pb2.RelationType, number))
 
 
 def _run_spec(request: pb.CreateRunRequest) -> run_pb2.RunSpec:
-    """The run spec, with the request's own start time where the spec has none."""
+    """The run spec, with the request's own start time where the spec has none. Raises NotYet."""
+    if request.run_spec.queue:
+        raise NotYet(f"a run in queue {request.run_spec.queue[:80]!r}", QUEUES)
+    if request.run_spec.max_action_concurrency:
+        raise NotYet(f"a run of at most {request.run_spec.max_action_concurrency} actions at once", CONCURRENCY)
     spec = run_pb2.RunSpec()
     spec.CopyFrom(request.run_spec)
     if request.HasField("run_start_time") and not spec.HasField("run_start_time"):

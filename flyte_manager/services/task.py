@@ -6,7 +6,8 @@ from flyteidl2.task import task_service_connect
 from flyteidl2.task import task_service_pb2 as pb
 
 from flyte_manager.domain.catalog import DeployedTask
-from flyte_manager.domain.errors import Exists, NotGiven, UnknownTask, Unsupported
+from flyte_manager.domain.errors import Exists, NotGiven, UnknownTask
+from flyte_manager.domain.features import TRIGGERS, NotYet
 from flyte_manager.domain.filters import next_token
 from flyte_manager.domain.ids import ProjectId
 from flyte_manager.domain.ports import Clock
@@ -35,7 +36,7 @@ class TaskService(task_service_connect.TaskService):
             raise NotGiven(field="spec")
         plan.check_spec(request.spec)
         if request.triggers:
-            raise Unsupported(what="a task with triggers (deploy it without them, and start it yourself)")
+            raise NotYet("a task with triggers", TRIGGERS)
         await self._projects.admit_write(ProjectId(name.project, name.domain, name.org))
         digest, content = spec_digest(request.spec)
         task = deployed.deployed_task(name, request.spec, digest=digest, at=self._clock())

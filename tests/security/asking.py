@@ -1,4 +1,4 @@
-"""Requests to every method that is served, driven by the descriptors, and what they leave behind.
+"""Requests to every method, driven by the descriptors, and what they leave behind.
 
 `ASKED` holds a good request for each method that takes identifiers; `spoiled` makes the bad ones of it. Writes name a
 project that does not exist, so that a refused one which made it nevertheless is found out.
@@ -14,38 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from flyteidl2.actions import actions_service_pb2
-from flyteidl2.auth import auth_service_pb2, identity_pb2
-from flyteidl2.cluster import service_pb2 as cluster_service_pb2
-from flyteidl2.dataproxy import dataproxy_service_pb2
-from flyteidl2.imagebuilder import service_pb2 as image_service_pb2
-from flyteidl2.project import project_service_pb2
-from flyteidl2.secret import secret_pb2
-from flyteidl2.task import task_service_pb2
-from flyteidl2.workflow import queue_service_pb2, run_logs_service_pb2, run_service_pb2, state_service_pb2
 from google.protobuf import json_format
-from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from tests import rpcs
 from tests.managers import Manager, eventually
 
-SERVED: Sequence[FileDescriptor] = (
-    run_logs_service_pb2.DESCRIPTOR,
-    run_service_pb2.DESCRIPTOR,
-    state_service_pb2.DESCRIPTOR,
-    queue_service_pb2.DESCRIPTOR,
-    actions_service_pb2.DESCRIPTOR,
-    dataproxy_service_pb2.DESCRIPTOR,
-    cluster_service_pb2.DESCRIPTOR,
-    task_service_pb2.DESCRIPTOR,
-    project_service_pb2.DESCRIPTOR,
-    secret_pb2.DESCRIPTOR,
-    image_service_pb2.DESCRIPTOR,
-    identity_pb2.DESCRIPTOR,
-    auth_service_pb2.DESCRIPTOR,
-)
-NOT_SERVED = "InternalRunService"
+PACKAGE = "flyteidl2."
 OK = "ok"
 STREAM_PATIENCE = 1.0
 
@@ -140,13 +116,8 @@ WITHOUT_IDENTIFIERS = frozenset(
         "auth.AuthMetadataService/GetPublicClientConfig",
     }
 )
-NOT_YET = frozenset(
-    {
-        "workflow.RunService/WatchRuns",
-        "workflow.RunService/WatchGroups",
-        "auth.AuthMetadataService/GetOAuth2Metadata",
-    }
-)
+METHODS = {name.removeprefix(PACKAGE): method for name, method in rpcs.every_method().items()}
+SERVED = frozenset(name.removeprefix(PACKAGE) for name in rpcs.served())
 
 LONG = "x" * 300
 UNKNOWN = "unknown"
@@ -194,26 +165,20 @@ class Asker:
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self.http = httpx.Client(trust_env=False, timeout=20)
-        self.methods: dict[str, MethodDescriptor] = {
-            f"{service.full_name.removeprefix('flyteidl2.')}/{method.name}": method
-            for file in SERVED
-            for service in file.services_by_name.values()
-            for method in service.methods
-            if service.name != NOT_SERVED
-        }
+        self.methods = {name: method for name, method in METHODS.items() if name in SERVED}
 
     def close(self) -> None:
         self.http.close()
 
     def message(self, method: str, body: Mapping[str, Any]) -> Message:
-        return json_format.ParseDict(dict(body), GetMessageClass(self.methods[method].input_type)())
+        return json_format.ParseDict(dict(body), GetMessageClass(METHODS[method].input_type)())
 
     def ask(self, method: str, body: Mapping[str, Any]) -> Answer:
         return self.send(method, self.message(method, body).SerializeToString())
 
     def send(self, method: str, message: bytes, *, headers: Mapping[str, str] | None = None) -> Answer:
         """Sends these bytes as the method's message. For a stream, its first word is the answer."""
-        stream = self.methods[method].server_streaming
+        stream = METHODS[method].server_streaming
         given = {"content-type": "application/connect+proto" if stream else "application/proto", **(headers or {})}
         content = struct.pack(">BI", int("connect-content-encoding" in given), len(message)) + message
         if stream:
@@ -222,7 +187,7 @@ class Asker:
         return answer_of(response.status_code, response.content)
 
     def url(self, method: str) -> str:
-        return f"{self._manager.url}/flyteidl2.{method}"
+        return f"{self._manager.url}/{PACKAGE}{method}"
 
     def _stream(self, method: str, content: bytes, headers: Mapping[str, str]) -> Answer:
         found = b""

@@ -1,22 +1,18 @@
 """What the manager can do stands in its documentation, and nothing else does."""
 
-import importlib
-import inspect
-import pkgutil
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from flyte_manager import services
 from flyte_manager.cli import COMMANDS
 from flyte_manager.config import KEYS, Key, load
+from flyte_manager.rpc.not_served import NOT_SERVED, feature_of
+from tests import rpcs
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
-RPC = (ROOT / "docs" / "rpc.md").read_text()
 
 
 def row(key: Key) -> str:
@@ -24,22 +20,6 @@ def row(key: Key) -> str:
         str(key.default), f"`{key.default}`"
     )
     return f"| `{key.name}` | {key.kind.name} | {default} | {key.meaning} | `{key.variable}` |"
-
-
-def served() -> Iterator[tuple[str, str, bool]]:
-    """(service with its package, method, whether our class has it) of each service that has an implementation."""
-    for module in pkgutil.iter_modules(services.__path__, f"{services.__name__}."):
-        for _, ours in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            for generated in ours.__bases__:
-                if ours.__module__ == module.name and generated.__module__.endswith("_connect"):
-                    messages = importlib.import_module(generated.__module__.removesuffix("_connect") + "_pb2")
-                    service = messages.DESCRIPTOR.services_by_name[generated.__name__]
-                    own = {name.replace("_", "") for name in vars(ours)}
-                    for method in service.methods_by_name:
-                        yield service.full_name, method, method.lower() in own
-
-
-SERVED = sorted(served())
 
 
 def test_the_table_of_settings_is_the_table_of_keys() -> None:
@@ -74,23 +54,15 @@ def test_every_command_is_documented(command: str) -> None:
     assert f"`flyte-manager {command}`" in CONFIGURATION
 
 
-@pytest.mark.parametrize(("service", "method", "ours"), SERVED)
-def test_every_method_is_documented_as_served_or_as_not_yet(service: str, method: str, ours: bool) -> None:
-    served_row = next(line for line in RPC.splitlines() if line.startswith(f"| `{service}`"))
-    listed = method in re.findall(r"\w+", served_row)
-    name = service.rpartition(".")[2]
-    not_yet = bool(re.search(rf"\b{name}[:.][^|]*\b{method}\b", RPC.partition("## Not yet")[2]))
-    assert listed != not_yet
-    assert ours or not_yet
+def test_the_tables_of_rpcs_are_up_to_date() -> None:
+    text = rpcs.DOCUMENT.read_text()
+    assert text == rpcs.document(text), "run `make docs`"
 
 
-@pytest.mark.parametrize("service", sorted({service for service, _, _ in SERVED}))
-def test_no_method_is_documented_that_does_not_exist(service: str) -> None:
-    methods = {method for name, method, _ in SERVED if name == service}
-    served_row = next(line for line in RPC.splitlines() if line.startswith(f"| `{service}`"))
-    named = set(re.findall(r"[A-Z]\w+", re.sub(r"\(.*?\)", "", served_row.split("|")[2])))
-    assert named <= methods
-
-
-def test_services_are_found() -> None:
-    assert len({service for service, _, _ in SERVED}) >= 12
+def test_every_rpc_is_either_served_or_has_a_feature_that_says_what_to_use_instead() -> None:
+    missing = {name for name in rpcs.every_method() if feature_of(*name.split("/"))}
+    assert missing | rpcs.served() == set(rpcs.every_method())
+    assert missing & rpcs.served() == set()
+    services = {name.partition("/")[0] for name in rpcs.every_method()}
+    assert set(NOT_SERVED) <= services | set(rpcs.every_method())
+    assert len(rpcs.served()) > 40

@@ -1,11 +1,17 @@
 import asyncio
+import json
 import logging
+import struct
+from urllib.parse import unquote
 
 import httpx
 import pytest
+from flyteidl2.workflow.state_service_connect import StateService, StateServiceASGIApplication
+from flyteidl2.workflow.state_service_pb2 import GetRequest, GetResponse
 
 from flyte_manager.domain.errors import Overloaded
 from flyte_manager.rpc.asgi import Receive, Scope, Send, answer
+from flyte_manager.rpc.edge import Context, Edge, connect_app
 from flyte_manager.rpc.routes import Route
 from tests.unit.rpc.serving import SECRET, serve
 
@@ -75,13 +81,44 @@ async def test_readyz_tells_what_the_manager_waits_for_while_healthz_is_fine() -
         assert (await client.get("/healthz")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/flyteidl2.app.AppService/List", "/flyteidl2.workflow.StateService/Nothing"])
+NOT_SERVED = ("/flyteidl2.app.AppService/List", "/flyteidl2.workflow.StateService/Nothing")
+
+
+@pytest.mark.parametrize("path", NOT_SERVED)
 async def test_an_rpc_that_is_not_served_is_unimplemented_and_named(path: str) -> None:
     async with serve(extra=[Route(frozenset({"PUT"}), "/blobs/", echo)]) as served:
         reply = await served.post(path)
         assert (reply.status_code, reply.json()["code"]) == (404, "unimplemented")
         assert path.removeprefix("/") in reply.json()["message"]
         assert "docs/rpc.md" in reply.json()["message"]
+
+
+async def test_a_stream_that_is_not_served_ends_with_the_sentence_as_its_last_frame() -> None:
+    async with serve() as served:
+        reply = await served.post("/flyteidl2.app.AppService/Watch", b"", content_type="application/connect+json")
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "application/connect+json")
+    flags, size = struct.unpack(">BI", reply.content[:5])
+    assert (flags, size) == (2, len(reply.content) - 5)
+    error = json.loads(reply.content[5:])["error"]
+    assert error["code"] == "unimplemented"
+    assert "AppService/Watch needs apps" in error["message"]
+
+
+@pytest.mark.parametrize("kind", ["application/grpc-web+proto", "application/grpc"])
+async def test_grpc_hears_the_sentence_in_its_status(kind: str) -> None:
+    async with serve() as served:
+        reply = await served.post("/flyteidl2.app.AppService/Watch", b"", content_type=kind)
+    assert (reply.status_code, reply.headers["content-type"], reply.headers["grpc-status"]) == (200, kind, "12")
+    assert "AppService/Watch needs apps" in unquote(reply.headers["grpc-message"])
+
+
+async def test_a_method_that_its_service_does_not_have_is_not_served() -> None:
+    class Half(StateService):
+        async def get(self, request: GetRequest, ctx: Context) -> GetResponse:
+            raise NotImplementedError
+
+    edge = Edge(stopping=asyncio.Event())
+    assert connect_app(StateServiceASGIApplication, Half(), edge=edge).methods == {"Get"}
 
 
 async def test_an_alias_is_served_by_the_method_that_it_stands_for() -> None:

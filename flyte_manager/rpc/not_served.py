@@ -1,0 +1,84 @@
+"""The services and methods of flyteidl2 that this manager does not serve, each with the feature that it belongs to.
+
+They answer UNIMPLEMENTED with a sentence that names the feature and what to use instead, in the protocol that the
+client speaks: a unary call gets Connect's JSON, a stream its last frame, gRPC and gRPC-Web their status in the headers.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from connectrpc.errors import ConnectError
+
+from flyte_manager.domain.errors import Refusal, Unsupported
+from flyte_manager.domain.features import (
+    APPS,
+    ARTIFACTS,
+    CONNECTORS,
+    LOGIN,
+    SETTINGS,
+    TRACKED_RUNS,
+    TRIGGERS,
+    Feature,
+    NotYet,
+)
+from flyte_manager.rpc.asgi import Scope, Send, answer, header_values, refuse
+
+NOT_SERVED: Mapping[str, Feature] = {
+    "flyteidl2.app.AppLogsService": APPS,
+    "flyteidl2.app.AppService": APPS,
+    "flyteidl2.artifact.ArtifactService": ARTIFACTS,
+    "flyteidl2.auth.AuthMetadataService/GetOAuth2Metadata": LOGIN,
+    "flyteidl2.cacheservice.CacheService": Feature("a cache of outputs", "leave out cache=: the task runs each time"),
+    "flyteidl2.cacheservice.v2.CacheService": Feature(
+        "a cache of outputs", "leave out cache=: the task runs each time"
+    ),
+    "flyteidl2.connector.AsyncConnectorService": CONNECTORS,
+    "flyteidl2.connector.ConnectorMetadataService": CONNECTORS,
+    "flyteidl2.org.DomainService": Feature("domains as things of their own", "GetProject, which lists them"),
+    "flyteidl2.settings.SettingsService": SETTINGS,
+    "flyteidl2.trigger.TriggerService": TRIGGERS,
+    "flyteidl2.workflow.EventsProxyService": Feature("executors that run apart", "the manager's own"),
+    "flyteidl2.workflow.InternalRunService": Feature("executors that run apart", "the manager's own"),
+    "flyteidl2.workflow.RunService/WatchGroups": Feature("groups of runs", "ListRuns"),
+    "flyteidl2.workflow.RunService/WatchRuns": Feature("a watch of all runs", "ListRuns"),
+    "flyteidl2.workflow.TrackedRunService": TRACKED_RUNS,
+    "flyteidl2.workflow.TranslatorService": Feature("launch forms", "`flyte run`, which reads the task's arguments"),
+}
+"""By service, or by service and method where the service has others."""
+
+END_OF_STREAM = 2
+GRPC_UNIMPLEMENTED = b"12"
+NOT_HERE = 404
+
+
+class NotServed(Unsupported):
+    """{service}/{method} is not served by this manager: docs/rpc.md lists what is."""
+
+
+def feature_of(service: str, method: str) -> Feature | None:
+    """What this method needs and the manager does not have; None where nothing is known to be missing."""
+    return NOT_SERVED.get(f"{service}/{method}") or NOT_SERVED.get(service)
+
+
+def refusal(service: str, method: str) -> Refusal:
+    """What a call of this method is told."""
+    feature = feature_of(service, method)
+    return NotYet(f"{service}/{method}", feature) if feature else NotServed(service=service, method=method)
+
+
+async def refuse_call(scope: Scope, send: Send, error: ConnectError) -> None:
+    """Tells the client in its own protocol that there is nothing at this path."""
+    kind = b"".join(header_values(scope, b"content-type")[:1]).decode("latin-1")
+    if kind.startswith("application/connect+"):
+        told = json.dumps({"error": {"code": error.code.value, "message": error.message}}).encode()
+        await answer(send, 200, struct.pack(">BI", END_OF_STREAM, len(told)) + told, kind=kind)
+    elif kind.startswith("application/grpc"):
+        status = [
+            (b"grpc-status", GRPC_UNIMPLEMENTED),
+            (b"grpc-message", quote(error.message, safe=" ,/:;()=`").encode()),
+        ]
+        await answer(send, 200, b"", kind=kind, headers=status)
+    else:
+        await refuse(send, error, status=NOT_HERE)
