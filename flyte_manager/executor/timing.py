@@ -62,11 +62,10 @@ class Timing:
             plan = await self._plans.plan(action)
         except Refusal:
             return UNBOUNDED  # its launch tells why
-        start = 0.0
+        start, backoff = 0.0, 0.0
         if action.not_before is not None:
             backoff = plan.budget.delay(action.user_failures)
-            since = action.not_before - timedelta(seconds=backoff)
-            start = self._countdowns.left(action.id, since=since, seconds=backoff)
+            start = self.left_of(action, since=action.not_before - timedelta(seconds=backoff), seconds=backoff)
         left = Left(start)
         if not plan.bounds:
             return left
@@ -74,13 +73,14 @@ class Timing:
         for each in plan.bounds:
             began = self._began(each.bound, action, seen, times)
             if began is not None:
-                end = self._countdowns.left(action.id, since=began, seconds=each.seconds)
+                seconds = each.seconds + (backoff if each.bound is Bound.QUEUED_TIMEOUT else 0.0)
+                end = self.left_of(action, since=began, seconds=seconds)
                 if end < left.end:
                     left = Left(start, end, each)
         return left
 
     def left_of(self, action: Action, *, since: datetime, seconds: float) -> float:
-        """What is left of a condition's timeout."""
+        """What is left of so many seconds since then."""
         return self._countdowns.left(action.id, since=since, seconds=seconds)
 
     def forget(self, action: Action) -> None:
@@ -91,9 +91,9 @@ class Timing:
             return _Times(action.created_at, action.created_at, action.started_at)
         present = await self._reader.attempt(action.id, action.attempt)
         # each failure since it was asked for, by its parent's present attempt, made one attempt
-        first = action.attempt - action.user_failures - action.system_failures
+        first = max(action.attempt - action.user_failures - action.system_failures, 1)
         asked = present if first == action.attempt else await self._reader.attempt(action.id, first)
-        return _Times(asked.created_at, action.not_before or present.created_at, present.started_at)
+        return _Times(asked.created_at, present.created_at, present.started_at)
 
     def _began(self, bound: Bound, action: Action, seen: Observation, times: "_Times") -> datetime | None:
         """When the time began that this bound counts; None when it doesn't count now."""
@@ -112,5 +112,5 @@ class _Times:
     asked_at: datetime
     """the first QUEUED of all attempts that count together"""
     queued_at: datetime
-    """when the present attempt began to wait"""
+    """when the present attempt began to wait, first for the end of its backoff"""
     started_at: datetime | None
