@@ -118,6 +118,9 @@ class Directory:
     async def exists(self, uri: str) -> bool:
         return await in_thread(self._exists, uri)
 
+    async def delete(self, uri: str) -> None:
+        await in_thread(self._delete, uri)
+
     async def opened(self, uri: str) -> Opened | None:
         """The object, open; the caller closes it. None when it isn't there."""
         return await in_thread(self._open, uri)
@@ -173,6 +176,11 @@ class Directory:
 
     def _exists(self, uri: str) -> bool:
         return os.path.isfile(self._real(uri))
+
+    def _delete(self, uri: str) -> None:
+        target = self._real(uri)
+        with self._explained(uri), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(target)
 
     def _write(self, uri: str, content: bytes) -> None:
         new = self._begin(uri)

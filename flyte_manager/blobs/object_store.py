@@ -138,6 +138,14 @@ class ObjectStore:
                     raise
             return True
 
+    async def delete(self, uri: str) -> None:
+        key = self._key(uri)
+        with self._explained("delete"):
+            try:
+                await obstore.delete_async(self._provider.store, key)
+            except FileNotFoundError as error:
+                self._only_object_missing(error)
+
     async def upload(
         self,
         uri: str,
@@ -165,8 +173,7 @@ class ObjectStore:
         uri, content = self.join(f"{PROBE}{secrets.token_hex(8)}"), secrets.token_bytes(16)
         await self.write(uri, content)
         found = await self.read(uri)
-        with self._explained("delete"):
-            await obstore.delete_async(self._provider.store, self._key(uri))
+        await self.delete(uri)
         if found != content:
             raise Unfaithful(root=self.root)
 

@@ -140,6 +140,9 @@ class Blobs(Protocol):
 
     async def exists(self, uri: str) -> bool: ...
 
+    async def delete(self, uri: str) -> None:
+        """Deletes the object; one that isn't there is fine."""
+
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:

@@ -42,6 +42,17 @@ async def test_what_is_written_is_read_and_written_over(blobs: Blobs) -> None:
         assert await blobs.read(uri) == content
 
 
+async def test_what_is_deleted_is_gone_and_deleting_it_again_is_fine(blobs: Blobs) -> None:
+    uri, beside = blobs.join("folder/object"), blobs.join("folder/other")
+    for each in (uri, beside):
+        await blobs.write(each, b"x")
+    for _ in range(2):
+        await blobs.delete(uri)
+    await blobs.delete(blobs.join("folder/other/below"))
+    assert await blobs.read(uri) is None
+    assert await blobs.read(beside) == b"x"
+
+
 async def test_a_uri_is_the_same_however_its_path_is_put_together(blobs: Blobs) -> None:
     assert blobs.join("a", "b", "c") == blobs.join("a/b/c") == f"{blobs.join('a')}/b/c"
 
@@ -81,3 +92,5 @@ async def test_a_uri_outside_the_store_is_refused(blobs: Blobs, uri: str) -> Non
         await blobs.write(uri, b"x")
     with pytest.raises(Invalid):
         await blobs.exists(uri)
+    with pytest.raises(Invalid):
+        await blobs.delete(uri)
