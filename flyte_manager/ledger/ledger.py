@@ -6,13 +6,13 @@ wake-ups (watchers), never before: what a client was told is on disk (DESIGN.md 
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action, Budget, Resource, Run
-from flyte_manager.domain.attempts import Attempt, AttemptReport, ErrorKind, Failure, Observation
+from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, Observation
 from flyte_manager.domain.errors import (
     ActionDiffers,
     Invalid,
@@ -27,7 +27,8 @@ from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.wakeups import Wakeups
-from flyte_manager.ledger.watch import UnknownAttempt, known_action
+from flyte_manager.ledger.watch import known_action
+from flyte_manager.ledger.work import Work
 from flyte_manager.store import actions, attempts, runs, tasks
 from flyte_manager.store.engine import Database, Transaction
 
@@ -45,65 +46,6 @@ class SignalledAlready(Unready):
 
 class BaseDiffers(Invalid):
     """run_output_base {given!r} is not the run's base {base!r}: leave it empty or send the run's."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """One transaction's writes, with what must be told after its commit."""
-
-    tx: Transaction
-    at: datetime
-    changed: list[Action] = field(default_factory=list)
-
-    def save(self, change: lifecycle.Change, before: Action) -> None:
-        """Writes the new rows. What ended takes all that lives below it along."""
-        for attempt in change.attempts:
-            if attempt.id.number > before.attempt:
-                attempts.insert(self.tx, attempt)
-            else:
-                attempts.update(self.tx, attempt)
-        if change.action is None:
-            return
-        began = self.tx.revision if change.action.attempt != before.attempt else before.attempt_revision
-        after = replace(change.action, revision=self.tx.revision, attempt_revision=began)
-        actions.update(self.tx, after)
-        if after.is_root:
-            runs.mirror(self.tx, after)
-        self.changed.append(after)
-        if after.final and not before.final:
-            self._abort_below(after)
-
-    def add(self, action: Action) -> Action:
-        stamped = replace(action, revision=self.tx.revision, attempt_revision=self.tx.revision)
-        actions.insert(self.tx, stamped)
-        if stamped.kind is Kind.TASK:
-            attempts.insert(self.tx, lifecycle.new_attempt(stamped, stamped.attempt, self.at))
-        self.changed.append(stamped)
-        return stamped
-
-    def fail(self, action: Action, failure: Failure) -> None:
-        """Ends a task's action that can't be run."""
-        told = AttemptReport(action.attempt_id, Phase.FAILED, self.at, failure=failure)
-        self.save(lifecycle.report(action, _known_attempt(self, told.attempt), told, lifecycle.NO_RETRIES), action)
-
-    def abort(self, action: Action, reason: str) -> None:
-        """Ends the action, and all below it."""
-        attempt = attempts.get(self.tx.connection, action.attempt_id)
-        self.save(lifecycle.abort(action, attempt, reason=reason, at=self.at), action)
-
-    def _abort_below(self, ended: Action) -> None:
-        """All levels at once: a tree may be a thousand actions wide or deep."""
-        found = actions.live_below(self.tx.connection, ended.id)
-        if not found:
-            return
-        present = attempts.present(self.tx.connection, ended.id.run, found)
-        changes = [lifecycle.abort(each, present.get(each.id), reason="parent ended", at=self.at) for each in found]
-        after = [replace(change.action, revision=self.tx.revision) for change in changes if change.action is not None]
-        actions.update(self.tx, *after)
-        written = [attempt for change in changes for attempt in change.attempts]
-        if written:
-            attempts.update(self.tx, *written)
-        self.changed += after
 
 
 class Ledger:
@@ -124,7 +66,7 @@ class Ledger:
         """The run and its root action, made now or by an earlier equal request. `failure` tells why it can't be run.
         Raises RunDiffers."""
 
-        def write(work: _Work) -> tuple[Run, Action]:
+        def write(work: Work) -> tuple[Run, Action]:
             found = runs.get(work.tx.connection, order.id)
             if found is not None:
                 if found.digest != order.digest:
@@ -138,13 +80,13 @@ class Ledger:
                 work.fail(root, failure)
             return run, root
 
-        return await self._write(write)
+        return await self.transact(write)
 
     async def enqueue(self, order: NewAction, *, failure: Failure | None = None) -> None:
         """Records a child action; QUEUED is the order to run it. Repeating it changes nothing. `failure` tells why a
         FAILED trace failed, or why a task can't be run. Raises UnknownRun, UnknownAction, ActionDiffers, RunEnded."""
 
-        def write(work: _Work) -> None:
+        def write(work: Work) -> None:
             connection = work.tx.connection
             run = runs.get(connection, order.id.run)
             if run is None:
@@ -167,27 +109,27 @@ class Ledger:
             else:
                 work.add(_child(order, run, work.at, failure))
 
-        await self._write(write)
+        await self.transact(write)
 
     async def place(self, action: ActionId, resource: Resource) -> Action:
         """Keeps which resource stands for the action; the action as it is now. No watcher is woken: it changes nothing
         for them. Raises UnknownAction."""
 
-        def write(work: _Work) -> Action:
+        def write(work: Work) -> Action:
             placed = replace(known_action(work.tx.connection, action), resource=resource)
             actions.update(work.tx, placed)
             return placed
 
-        return await self._write(write)
+        return await self.transact(write)
 
     async def report(self, told: AttemptReport, budget: Budget) -> None:
         """What the executor saw of an attempt. Raises UnknownAction, UnknownAttempt, NotATaskPhase."""
 
-        def write(work: _Work) -> None:
+        def write(work: Work) -> None:
             action = known_action(work.tx.connection, told.attempt.action)
-            work.save(lifecycle.report(action, _known_attempt(work, told.attempt), told, budget), action)
+            work.save(lifecycle.report(action, work.attempt(told.attempt), told, budget), action)
 
-        await self._write(write)
+        await self.transact(write)
 
     async def note(self, attempt: AttemptId, seen: Observation) -> None:
         """Warnings that came without a change of phase; other events come with the next report. Raises UnknownAction,
@@ -199,11 +141,11 @@ class Ledger:
         if known is not None and all(event in known.events for event in warnings):
             return
 
-        def write(work: _Work) -> None:
+        def write(work: Work) -> None:
             action = known_action(work.tx.connection, attempt.action)
-            work.save(lifecycle.note(action, _known_attempt(work, attempt), seen), action)
+            work.save(lifecycle.note(action, work.attempt(attempt), seen), action)
 
-        await self._write(write)
+        await self.transact(write)
 
     async def put_state(
         self, action: ActionId, state: str, *, phase: Phase | None, failure: Failure | None, budget: Budget
@@ -212,41 +154,41 @@ class Ledger:
         executor; a document that comes too late, with a phase that the action does not have, is not kept. Raises
         UnknownAction, UnknownAttempt, NotATaskPhase."""
 
-        def write(work: _Work) -> None:
+        def write(work: Work) -> None:
             found = known_action(work.tx.connection, action)
             if phase is not None and phase is not found.phase:
                 told = AttemptReport(found.attempt_id, phase, work.at, failure=failure)
-                attempt = _known_attempt(work, told.attempt)
+                attempt = work.attempt(told.attempt)
                 work.save(lifecycle.report(found, attempt, told, budget), found)
                 found = known_action(work.tx.connection, action)
             if found.phase is (phase or found.phase):
                 # the same revision: no watcher is shown the document, and a child's end keeps its place in the order
                 actions.update(work.tx, replace(found, state=state))
 
-        await self._write(write)
+        await self.transact(write)
 
     async def abort_run(self, run: RunId, reason: str) -> None:
         """Ends every live action of the run; a run that has ended stays as it is. Raises UnknownRun."""
 
-        def write(work: _Work) -> None:
+        def write(work: Work) -> None:
             if runs.get(work.tx.connection, run) is None:
                 raise UnknownRun(name=run.name, project=run.project, domain=run.domain)
             work.abort(known_action(work.tx.connection, ActionId(run, ROOT)), reason)
 
-        await self._write(write)
+        await self.transact(write)
 
     async def abort_action(self, action: ActionId, reason: str) -> None:
         """Ends the action and all below it. Raises UnknownAction."""
 
-        def write(work: _Work) -> None:
+        def write(work: Work) -> None:
             work.abort(known_action(work.tx.connection, action), reason)
 
-        await self._write(write)
+        await self.transact(write)
 
     async def signal(self, action: ActionId, value: bytes) -> None:
         """Answers a condition. The same answer again is fine. Raises UnknownAction, NotACondition, SignalledAlready."""
 
-        def write(work: _Work) -> None:
+        def write(work: Work) -> None:
             found = known_action(work.tx.connection, action)
             if found.kind is not Kind.CONDITION:
                 raise NotACondition(name=action.name)
@@ -256,21 +198,21 @@ class Ledger:
                 raise SignalledAlready(name=action.name, phase=found.phase.name)
             work.save(_ended(replace(found, value=value), Phase.SUCCEEDED, work.at), found)
 
-        await self._write(write)
+        await self.transact(write)
 
     async def expire(self, action: ActionId, message: str) -> None:
         """Ends a condition that nobody answered in time."""
 
-        def write(work: _Work) -> None:
+        def write(work: Work) -> None:
             found = known_action(work.tx.connection, action)
             if not found.final:
                 failure = Failure(ErrorKind.USER, "ConditionTimedOut", message, recoverable=False)
                 work.save(_ended(replace(found, failure=failure), Phase.TIMED_OUT, work.at), found)
 
-        await self._write(write)
+        await self.transact(write)
 
     def _enqueue_again(
-        self, work: _Work, order: NewAction, found: Action, parent: Action, failure: Failure | None
+        self, work: Work, order: NewAction, found: Action, parent: Action, failure: Failure | None
     ) -> None:
         difference = _difference(order, found)
         if difference:
@@ -287,16 +229,17 @@ class Ledger:
             return
         work.save(lifecycle.again(found, work.at), found)
 
-    async def _write(self, operation: Callable[[_Work], T]) -> T:
-        """Shielded: a caller that goes away between the commit and the telling must not make it untold."""
+    async def transact(self, operation: Callable[[Work], T]) -> T:
+        """Runs the operation in one transaction, then tells what it changed. Shielded: a caller that goes away between
+        the commit and the telling must not make it untold."""
         task = asyncio.create_task(self._commit(operation), name="ledger write")
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
         return await asyncio.shield(task)
 
-    async def _commit(self, operation: Callable[[_Work], T]) -> T:
+    async def _commit(self, operation: Callable[[Work], T]) -> T:
         def transaction(tx: Transaction) -> tuple[T, list[Action]]:
-            work = _Work(tx, self._clock())
+            work = Work(tx, self._clock())
             return operation(work), work.changed
 
         answer, changed = await self._database.write(transaction)
@@ -378,13 +321,6 @@ def _trace_again(found: Action, order: NewAction, at: datetime, failure: Failure
         ended_at=order.ended_at or at,
         output_uri=order.output_uri,
     )
-
-
-def _known_attempt(work: _Work, attempt: AttemptId) -> Attempt:
-    found = attempts.get(work.tx.connection, attempt)
-    if found is None:
-        raise UnknownAttempt(number=attempt.number, name=attempt.action.name)
-    return found
 
 
 def _queued(action: Action, at: datetime) -> Action:
