@@ -1,12 +1,7 @@
-"""The ASGI types and the three kinds of plain answer that the edge gives itself."""
+"""The ASGI types, and a whole answer in plain HTTP."""
 
-import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
-
-from connectrpc.errors import ConnectError
-
-from flyte_manager.rpc.errors import HTTP_STATUS
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,12 +28,6 @@ async def answer(
     ]
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def refuse(send: Send, error: ConnectError, *, status: int = 0, headers: Sequence[Header] = ()) -> None:
-    """Sends the error as Connect's JSON, with the HTTP status of its code unless `status` says another."""
-    body = json.dumps({"code": error.code.value, "message": error.message}).encode()
-    await answer(send, status or HTTP_STATUS[error.code], body, kind="application/json", headers=headers)
 
 
 def header_values(scope: Scope, name: bytes) -> list[bytes]:

@@ -22,11 +22,12 @@ from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 from connectrpc.server import ConnectASGIApplication
 
-from flyte_manager.rpc.asgi import ASGIApp, Receive, Scope, Send, header_values, refuse
+from flyte_manager.rpc.asgi import ASGIApp, Receive, Scope, Send, header_values
 from flyte_manager.rpc.codecs import BinaryCodec, JsonCodec
 from flyte_manager.rpc.errors import STOPPING, to_connect
 from flyte_manager.rpc.guard import Guard
 from flyte_manager.rpc.gzip import BoundedGzip
+from flyte_manager.rpc.refusals import content_type, has_trailers, is_grpc, refuse
 
 GENERATED = "flyteidl2."
 LARGEST_MESSAGE = 64 << 20
@@ -136,7 +137,7 @@ def connect_app(app_class: Callable[..., ConnectASGIApplication[Any]], service: 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
         problem = malformed(scope)
         if problem:
-            await refuse(send, ConnectError(Code.INVALID_ARGUMENT, problem))
+            await refuse(scope, send, ConnectError(Code.INVALID_ARGUMENT, problem))
         else:
             await guarded(scope, receive, send)
 
@@ -155,12 +156,6 @@ def malformed(scope: Scope) -> str | None:
     timeouts = header_values(scope, b"grpc-timeout")
     if any(not GRPC_TIMEOUT.fullmatch(timeout) for timeout in timeouts if timeout):
         return "grpc-timeout is not up to 8 digits with one of the units H M S m u n"
-    kind = b"".join(header_values(scope, b"content-type")[:1])
-    if is_grpc(kind) and "http.response.trailers" not in scope.get("extensions", {}):
+    if is_grpc(content_type(scope)) and not has_trailers(scope):
         return "gRPC needs HTTP/2; over HTTP/1.1 speak Connect or gRPC-Web"
     return None
-
-
-def is_grpc(kind: bytes) -> bool:
-    """Whether connectrpc takes this content type for gRPC proper."""
-    return kind == b"application/grpc" or kind.startswith(b"application/grpc+")

@@ -15,7 +15,8 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
 from flyte_manager.domain.errors import Invalid
-from flyte_manager.rpc.asgi import ASGIApp, Receive, Scope, Send, header_values, refuse
+from flyte_manager.rpc.asgi import ASGIApp, Receive, Scope, Send, header_values
+from flyte_manager.rpc.refusals import refuse
 
 EXEMPT = frozenset({("GET", "/healthz"), ("GET", "/readyz")})
 AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
@@ -60,7 +61,7 @@ class Gate:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            await refuse(send, refusal)
+            await refuse(scope, send, refusal)
 
     def _refusal(self, scope: Scope) -> ConnectError | None:
         hosts = header_values(scope, b"host")

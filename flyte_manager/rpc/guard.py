@@ -19,16 +19,13 @@ import asyncio
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
-from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send, header_values, refuse
+from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send, header_values
 from flyte_manager.rpc.gzip import too_large
+from flyte_manager.rpc.refusals import CONNECT_STREAM, content_type, is_grpc, is_grpc_web, refuse
 
 PATIENCE = 0.25
-CONNECT_STREAM = b"application/connect+"
-GRPC_WEB = b"application/grpc-web"
 TOO_LARGE_STATUS = 413
 ENCODINGS = (b"gzip", b"identity")
-UNIMPLEMENTED_STATUS = 404
-"""From which clients of streams, who look at the status alone, take the code UNIMPLEMENTED."""
 
 
 class Guard:
@@ -42,7 +39,7 @@ class Guard:
         announced = header_values(scope, b"content-length")
         if announced and announced[0].isdigit() and int(announced[0]) > self._limit:
             error = ConnectError(Code.RESOURCE_EXHAUSTED, too_large(self._limit))
-            await refuse(send, error, status=TOO_LARGE_STATUS)
+            await refuse(scope, send, error, status=TOO_LARGE_STATUS)
             return
         for encoding in header_values(scope, b"connect-content-encoding"):
             if encoding not in ENCODINGS:  # connectrpc would take the messages for uncompressed ones
@@ -50,7 +47,7 @@ class Guard:
                 sentence = (
                     f"the compression {encoding[:20].decode('latin-1')!r} of the messages is not known: {known} are"
                 )
-                await refuse(send, ConnectError(Code.UNIMPLEMENTED, sentence), status=UNIMPLEMENTED_STATUS)
+                await refuse(scope, send, ConnectError(Code.UNIMPLEMENTED, sentence))
                 return
         await GuardedCall(scope, receive, send, limit=self._limit).run(self._app)
 
@@ -154,11 +151,11 @@ class GuardedCall:
 
 
 def stream_head(scope: Scope) -> Message | None:
-    """The headers with which connectrpc will begin this stream; None where it can't be told (gRPC)."""
-    kind = b"".join(header_values(scope, b"content-type")[:1]).partition(b";")[0].strip().lower()
+    """The headers with which connectrpc will begin this stream; None where it is none."""
+    kind = content_type(scope)
     if kind.startswith(CONNECT_STREAM):
         encoding, accepted = b"connect-content-encoding", b"connect-accept-encoding"
-    elif kind.startswith(GRPC_WEB):
+    elif is_grpc(kind) or is_grpc_web(kind):
         encoding, accepted = b"grpc-encoding", b"grpc-accept-encoding"
         kind = kind if b"+" in kind else kind + b"+proto"
     else:
@@ -166,4 +163,4 @@ def stream_head(scope: Scope) -> Message | None:
     offers = b",".join(header_values(scope, accepted)[:1]).split(b",")
     chosen = next((offer.strip() for offer in offers if offer.strip() in (b"gzip", b"identity")), b"identity")
     headers = [(b"content-type", kind), (encoding, chosen)]
-    return {"type": "http.response.start", "status": 200, "headers": headers, "trailers": False}
+    return {"type": "http.response.start", "status": 200, "headers": headers, "trailers": is_grpc(kind)}

@@ -1,15 +1,9 @@
 """The services and methods of flyteidl2 that this manager does not serve, each with the feature that it belongs to.
 
-They answer UNIMPLEMENTED with a sentence that names the feature and what to use instead, in the protocol that the
-client speaks: a unary call gets Connect's JSON, a stream its last frame, gRPC and gRPC-Web their status in the headers.
+They answer UNIMPLEMENTED with a sentence that names the feature and what to use instead.
 """
 
-import json
-import struct
 from collections.abc import Mapping
-from urllib.parse import quote
-
-from connectrpc.errors import ConnectError
 
 from flyte_manager.domain.errors import Refusal, Unsupported
 from flyte_manager.domain.features import (
@@ -23,7 +17,6 @@ from flyte_manager.domain.features import (
     Feature,
     NotYet,
 )
-from flyte_manager.rpc.asgi import Scope, Send, answer, header_values, refuse
 
 NOT_SERVED: Mapping[str, Feature] = {
     "flyteidl2.app.AppLogsService": APPS,
@@ -48,10 +41,6 @@ NOT_SERVED: Mapping[str, Feature] = {
 }
 """By service, or by service and method where the service has others."""
 
-END_OF_STREAM = 2
-GRPC_UNIMPLEMENTED = b"12"
-NOT_HERE = 404
-
 
 class NotServed(Unsupported):
     """{service}/{method} is not served by this manager: docs/rpc.md lists what is."""
@@ -66,19 +55,3 @@ def refusal(service: str, method: str) -> Refusal:
     """What a call of this method is told."""
     feature = feature_of(service, method)
     return NotYet(f"{service}/{method}", feature) if feature else NotServed(service=service, method=method)
-
-
-async def refuse_call(scope: Scope, send: Send, error: ConnectError) -> None:
-    """Tells the client in its own protocol that there is nothing at this path."""
-    kind = b"".join(header_values(scope, b"content-type")[:1]).decode("latin-1")
-    if kind.startswith("application/connect+"):
-        told = json.dumps({"error": {"code": error.code.value, "message": error.message}}).encode()
-        await answer(send, 200, struct.pack(">BI", END_OF_STREAM, len(told)) + told, kind=kind)
-    elif kind.startswith("application/grpc"):
-        status = [
-            (b"grpc-status", GRPC_UNIMPLEMENTED),
-            (b"grpc-message", quote(error.message, safe=" ,/:;()=`").encode()),
-        ]
-        await answer(send, 200, b"", kind=kind, headers=status)
-    else:
-        await refuse(send, error, status=NOT_HERE)

@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send, answer, refuse
+from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send, answer
 from flyte_manager.rpc.edge import ConnectApp
 from flyte_manager.rpc.errors import to_connect
-from flyte_manager.rpc.not_served import refusal, refuse_call
+from flyte_manager.rpc.not_served import refusal
+from flyte_manager.rpc.refusals import refuse
 
 NOT_HERE = 404
 NOT_THIS_METHOD = 405
@@ -69,7 +70,7 @@ class Router:
         except (Exception, asyncio.CancelledError) as error:
             told = to_connect(error, where=f"{scope['method']} {scope['path']}")
             if not started:  # else the server closes the connection, so that no client takes the part for the whole
-                await refuse(send, told)
+                await refuse(scope, send, told)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = self._aliases.get(scope["path"], scope["path"])
@@ -90,7 +91,7 @@ class Router:
         if matching:
             await wrong_method(send, frozenset().union(*(route.methods for route in matching)))
         elif service is not None or ("." in first and rest and "/" not in rest):
-            await refuse_call(scope, send, to_connect(refusal(first, rest), where=path))
+            await refuse(scope, send, to_connect(refusal(first, rest), where=path), status=NOT_HERE)
         else:
             await answer(send, NOT_HERE, b"nothing is served at this path: docs/rpc.md lists what is\n")
 

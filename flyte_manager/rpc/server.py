@@ -1,9 +1,9 @@
-"""Listening: one event loop, any number of ports, uvicorn's HTTP/1.1 protocol on httptools.
+"""Listening: one event loop, any number of ports, HTTP/1.1 and HTTP/2 on each, with TLS or without.
 
-Of uvicorn only the protocol is used, one instance a connection; its `Server` wakes ten times a second for each port,
-takes the process's signals, and at its end cancels streams so that clients read success (docs/decisions/0001). What
-the protocol needs from it is small: a set of connections, a set of request tasks, and the Date header once a second.
-HTTP/2 comes in `_make_protocol`: one that looks at the first bytes and hands the connection over.
+`first_bytes.py` finds out what a client speaks. Of uvicorn only the protocol for HTTP/1.1 is used, one instance a
+connection; its `Server` wakes ten times a second for each port, takes the process's signals, and at its end cancels
+streams so that clients read success (docs/decisions/0001). What the protocols share is small: a set of connections, a
+set of request tasks, and the Date header once a second. HTTP/2: `http2.py` (docs/decisions/0007).
 
 The end, in at most `grace` and a second:
     `stopping` is set     streams end themselves with UNAVAILABLE
@@ -15,7 +15,9 @@ The end, in at most `grace` and a second:
 import asyncio
 import errno
 import logging
+import re
 import socket
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -31,13 +33,16 @@ from uvicorn.server import ServerState
 
 from flyte_manager.domain.errors import Unavailable
 from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send
+from flyte_manager.rpc.first_bytes import FirstBytes
 from flyte_manager.rpc.holder import port_holder
+from flyte_manager.rpc.http2 import Http2
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 BACKLOG = 2048
 KEEP_ALIVE = 75
 LARGEST_HEAD = 64 << 10
 FREE_PORT_TRIES = 20
+UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 LAST_WORDS = 0.3
 NO_SUCH_FAMILY = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
@@ -56,13 +61,14 @@ class CannotListen(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One port and what is served there. `setting` is the configuration key that changes the port."""
+    """One port and what is served there. `setting` is the configuration key that changes the port; `tls`: https."""
 
     name: str
     host: str
     port: int
     app: ASGIApp
     setting: str
+    tls: ssl.SSLContext | None = None
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
@@ -99,7 +105,7 @@ class Servers:
             self._ports[listener.name] = sockets[0].getsockname()[1]
             make = self._make_protocol(listener)
             for listening in sockets:
-                self._servers.append(await loop.create_server(make, sock=listening, backlog=BACKLOG))
+                self._servers.append(await loop.create_server(make, sock=listening, backlog=BACKLOG, ssl=listener.tls))
 
     def port_of(self, name: str) -> int:
         """The port that the listener of this name really has; KeyError before `start`."""
@@ -149,11 +155,17 @@ class Servers:
             timeout_keep_alive=KEEP_ALIVE,
         )
         config.load()
-        return lambda: BoundedHead(config=config, server_state=self._state, app_state={})
+        state = self._state
+        return lambda: FirstBytes(
+            http1=lambda: BoundedHead(config=config, server_state=state, app_state={}),
+            http2=lambda: Http2(app, state),
+            connections=state.connections,
+        )
 
 
 class BoundedHead(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself takes a request line and headers of any size."""
+    """uvicorn's protocol, which by itself takes a request line and headers of any size, and loses the body of a request
+    that offers to go on in another protocol (Java's client and `curl --http2` offer h2c)."""
 
     _head = 0
     _in_head = True
@@ -161,6 +173,8 @@ class BoundedHead(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._new_head = False
+        if self._in_head and b"pgrade" in data.lower():
+            data = without_upgrade(data)
         super().data_received(data)
         if self._in_head and not self._new_head:
             self._head += len(data)
@@ -169,11 +183,20 @@ class BoundedHead(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self.parser.should_upgrade():  # the parser takes what follows for another protocol
+            self.send_400_response("this server does not upgrade connections: begin with HTTP/2, or leave Upgrade out")
+            return
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._head, self._in_head, self._new_head = 0, True, True
         super().on_message_complete()
+
+
+def without_upgrade(data: bytes) -> bytes:
+    """The request without the offer to upgrade the connection, which a server may ignore."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
 
 
 def bind(listener: Listener) -> list[socket.socket]:

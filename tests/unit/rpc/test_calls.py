@@ -132,7 +132,6 @@ async def test_a_malformed_message_is_an_invalid_argument_and_no_fault(
         {"connect_timeout_ms": "soon"},
         {"connect_protocol_version": "9"},
         {"content_type": "application/grpc"},
-        {"content_type": "application/grpc-web+proto", "grpc_timeout": "7 days"},
         {"x_note": "caf\xe9".encode("latin-1")},
     ],
 )
@@ -142,6 +141,13 @@ async def test_a_malformed_head_is_an_invalid_argument_and_no_fault(
     reply = await served.post(GET, **headers)
     assert (reply.status_code, reply.json()["code"]) == (400, "invalid_argument")
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_malformed_head_of_grpc_web_is_told_in_its_trailers(served: Served) -> None:
+    reply = await served.post(GET, content_type="application/grpc-web+proto", grpc_timeout="7 days")
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "application/grpc-web+proto")
+    assert reply.content.startswith(b"\x80")
+    assert b"grpc-status: 3\r\ngrpc-message: grpc-timeout is not" in reply.content
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])

@@ -13,6 +13,7 @@ from flyte_manager.domain.errors import Overloaded
 from flyte_manager.rpc.asgi import Receive, Scope, Send, answer
 from flyte_manager.rpc.edge import Context, Edge, connect_app
 from flyte_manager.rpc.routes import Route
+from tests.unit.rpc.raw_http2 import connected
 from tests.unit.rpc.serving import SECRET, serve
 
 
@@ -104,12 +105,24 @@ async def test_a_stream_that_is_not_served_ends_with_the_sentence_as_its_last_fr
     assert "AppService/Watch needs apps" in error["message"]
 
 
-@pytest.mark.parametrize("kind", ["application/grpc-web+proto", "application/grpc"])
-async def test_grpc_hears_the_sentence_in_its_status(kind: str) -> None:
+async def test_grpc_web_hears_the_sentence_in_the_trailers_of_its_body() -> None:
+    kind = "application/grpc-web+proto"
     async with serve() as served:
         reply = await served.post("/flyteidl2.app.AppService/Watch", b"", content_type=kind)
-    assert (reply.status_code, reply.headers["content-type"], reply.headers["grpc-status"]) == (200, kind, "12")
-    assert "AppService/Watch needs apps" in unquote(reply.headers["grpc-message"])
+    assert (reply.status_code, reply.headers["content-type"]) == (200, kind)
+    flags, size = struct.unpack(">BI", reply.content[:5])
+    assert (flags, size) == (0x80, len(reply.content) - 5)
+    status, message = reply.content[5:].decode().splitlines()
+    assert status == "grpc-status: 12"
+    assert "AppService/Watch needs apps" in unquote(message)
+
+
+async def test_grpc_hears_the_sentence_in_its_trailers() -> None:
+    async with serve() as served, connected(served.port) as client:
+        reply = await client.until_over(client.grpc("/flyteidl2.app.AppService/Watch"))
+    assert (reply.headers[":status"], reply.headers["content-type"]) == ("200", "application/grpc")
+    assert reply.trailers["grpc-status"] == "12"
+    assert "AppService/Watch needs apps" in unquote(reply.trailers["grpc-message"])
 
 
 async def test_a_method_that_its_service_does_not_have_is_not_served() -> None:
