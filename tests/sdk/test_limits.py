@@ -43,12 +43,11 @@ def test_a_task_that_needs_more_than_a_process_is_refused_with_a_sentence(user: 
     assert words in refused
 
 
-def test_timeout_and_cache_are_told_once_to_be_not_enforced(user: User) -> None:
+def test_cache_is_told_once_to_be_not_enforced(user: User) -> None:
     run = user.run("lacking.limited")
     assert run["outputs"] == [1]
     log = user.flyte("get", "logs", run["name"])
     assert log.count("not enforced") == 1
-    assert "timeout=" in log
     assert "cache=" in log
 
 
