@@ -14,7 +14,7 @@ Standard library only, and nothing newer than Python 3.10.
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from flyte_manager.processes import linux
 
@@ -77,7 +77,7 @@ def open_lock(folder: str) -> int:
 
 
 def write_mark(fd: int, mark: Mark) -> None:
-    os.pwrite(fd, json.dumps(asdict(mark)).encode(), 0)
+    os.pwrite(fd, json.dumps(vars(mark)).encode(), 0)
 
 
 def read_mark(fd: int) -> Mark | None:
@@ -93,8 +93,8 @@ def read_mark(fd: int) -> Mark | None:
 
 def write_record(folder: str, record: Record) -> None:
     partial = os.path.join(folder, f"{RECORD}.{os.getpid()}")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(asdict(record), file)
+    with open(partial, "wb") as file:
+        file.write(json.dumps(vars(record)).encode())
     os.rename(partial, os.path.join(folder, RECORD))
 
 

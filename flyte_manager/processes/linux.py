@@ -10,6 +10,7 @@ import os
 import signal
 import struct
 from collections.abc import Iterable
+from functools import cache
 
 PIPE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
@@ -18,8 +19,13 @@ _FLOCK = "hhqqi4x"
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _prctl(option: int, value: object) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+    if _libc().prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option})")
 
 

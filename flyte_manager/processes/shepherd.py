@@ -310,8 +310,8 @@ def _become_task(shepherd: int, out: int, err: int, kept: set[int]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("500")  # the kernel takes tasks before shepherds
+        with open("/proc/self/oom_score_adj", "wb") as file:
+            file.write(b"500")  # the kernel takes tasks before shepherds
     except OSError:
         pass  # some sandboxes forbid it
 

@@ -1,9 +1,9 @@
 """What makes a fork of the zygote a warm start: the SDK imported beforehand, and the child set right after the fork.
 
-`prepare` imports what `a0` imports, early and lazily, stops the SDK's background thread (a fork would lose it and the
-child would hang) and builds the TLS context that every client would build anew. `run` is the forked child: it takes
-over environment, directory, argv and `__main__` as a fresh interpreter would have them, revives the background thread
-and calls `a0`. What only counts when an interpreter starts can't be set again: see `only_counts_at_start`.
+`prepare` loads what tasks need (preload.py) and stops the SDK's background thread: a fork would lose it and the child
+would hang. `run` is the forked child: it takes over environment, directory, argv and `__main__` as a fresh interpreter
+would have them, revives the background thread and calls `a0`. What only counts when an interpreter starts can't be set
+again: see `only_counts_at_start`.
 
 Standard library and that interpreter's flyte only. The private names of the SDK used here are guarded by the manager's
 self-test at start: where they change, tasks start cold.
@@ -24,54 +24,10 @@ import types
 from typing import Any
 
 from flyte_manager.processes import folder as disk
-from flyte_manager.processes import linux
+from flyte_manager.processes import linux, preload
 
-NEEDED = (
-    "flyte",
-    "flyte._bin.runtime",
-    "flyte._initialize",
-    "flyte._internal.controllers.remote",
-    "flyte._internal.image_cache",
-    "flyte._internal.resolvers.default",
-    "flyte._internal.runtime.convert",
-    "flyte._internal.runtime.entrypoints",
-    "flyte._internal.runtime.io",
-    "flyte._internal.runtime.task_serde",
-    "flyte._internal.runtime.taskrunner",
-    "flyte._logging",
-    "flyte.errors",
-    "flyte.io",
-    "flyte.report",
-    "flyte.storage",
-    "flyte.syncify",
-    "fsspec.config",
-)
-LAZY = (
-    "anyio",
-    "certifi",
-    "click",
-    "cloudpickle",
-    "faulthandler",
-    "flyte._internal.controllers.remote._client",
-    "flyte._utils.asyncify",
-    "flyte.git",
-    "flyte.remote._client.auth._interceptors.default_metadata",
-    "flyte.remote._client.auth._interceptors.retry",
-    "flyte.remote._client.controlplane",
-    "flyte.types._type_engine",
-    "fsspec.implementations.local",
-    "h2.connection",
-    "httpcore",
-    "httpx",
-    "importlib.resources.readers",
-    "opentelemetry.metrics",
-    "opentelemetry.propagate",
-    "opentelemetry.trace",
-    "pyqwest",
-    "pyqwest._glue",
-)
-"""Imported by a0 while it runs, differently from version to version: one that is missing only costs time."""
-
+_ours: list[str] = []
+"""names of this package's modules; to look for them in a fork would touch, and so copy, 500 pages"""
 _AT_START = ("PYTHON", "LD_", "MALLOC_", "SSL_CERT_", "GLIBC_TUNABLES", "OPENSSL_")
 _AT_IMPORT = ("FLYTE_IO_", "FLYTE_UPLOAD_TIMEOUT", "FSSPEC_CONFIG_DIR", "OTEL_", "_F_P_WRITE_CHUNK_SIZE", "_F_TE_MAX_")
 
@@ -83,39 +39,17 @@ def only_counts_at_start(name: str) -> bool:
 
 def prepare() -> None:
     """Leaves this process with everything imported and exactly one thread. Raises what the imports raise."""
-    for name in NEEDED:
-        importlib.import_module(name)
-    for name in LAZY:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
-    _share_tls_context()
+    preload.load()
     background = _background()
     background.stop()
     background.loop.close()
+    _ours.extend(name for name in sys.modules if name.partition(".")[0] == "flyte_manager")
     gc.collect()
     gc.freeze()
 
 
 def _background() -> Any:
     return importlib.import_module("flyte.syncify").syncify._bg_loop
-
-
-def _share_tls_context() -> None:
-    """Reading the certificates takes longer than the rest of a short task."""
-    try:
-        config: Any = importlib.import_module("httpx._config")
-        transport: Any = importlib.import_module("httpx._transports.default")
-        build = config.create_ssl_context
-        shared = build()
-    except (ImportError, AttributeError):
-        return
-
-    def create_ssl_context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
-        return shared if verify is True and cert is None else build(verify, cert, trust_env)
-
-    config.create_ssl_context = transport.create_ssl_context = create_ssl_context
 
 
 def run(order: disk.Order) -> int:
@@ -158,8 +92,8 @@ def _become_fresh(order: disk.Order) -> None:
     sys.argv = [script, *order.argv[1:]]
     sys.path.insert(0, os.path.dirname(script))
     sys.modules["__main__"] = types.ModuleType("__main__")  # else multiprocessing's spawn would run the zygote again
-    for name in [name for name in sys.modules if name.partition(".")[0] == "flyte_manager"]:
-        del sys.modules[name]  # the task may have another one
+    for name in _ours:
+        sys.modules.pop(name, None)  # the task may have another one
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     tempfile.tempdir = None

@@ -1,5 +1,6 @@
 """Real tasks of the real SDK, forked warm from the zygote and started cold: the task must not see a difference."""
 
+import asyncio
 import tarfile
 import venv
 from collections.abc import AsyncIterator, Mapping
@@ -170,6 +171,44 @@ async def test_variables_that_count_only_at_the_start_make_the_attempt_cold(warm
     assert "0 1" in await warm_tasks.world.output(attempt)
     attempt, _, _ = await warm_tasks.run(source)
     assert "1 0" in await warm_tasks.world.output(attempt)
+
+
+async def test_a_task_finds_the_configuration_of_the_repository_around_it(tasks: Tasks, tmp_path: Path) -> None:
+    source = """
+from flyte.config._reader import resolve_config_path
+
+@env.task
+async def main() -> None: print("found", resolve_config_path())
+"""
+    attempt, _, _ = await tasks.run(source)
+    assert "found None" in await tasks.world.output(attempt)
+    await (await asyncio.create_subprocess_exec("git", "init", "--quiet", tmp_path)).wait()
+    (tmp_path / ".flyte").mkdir()
+    (tmp_path / ".flyte" / "config.yaml").write_text("admin: {}\n")
+    attempt, _, _ = await tasks.run(source)
+    assert f"found {tmp_path / '.flyte' / 'config.yaml'}" in await tasks.world.output(attempt)
+
+
+async def test_a_task_knows_its_own_environments_only(tasks: Tasks) -> None:
+    source = """
+from flyte._environment import list_loaded_environments
+
+@env.task
+async def main() -> None: print([each.name for each in list_loaded_environments()])
+"""
+    attempt, _, _ = await tasks.run(source)
+    assert "['test']" in await tasks.world.output(attempt)
+
+
+async def test_a_warm_task_that_asks_nothing_makes_no_client(warm_tasks: Tasks) -> None:
+    source = """
+@env.task
+async def main() -> None:
+    client = flyte._initialize._init_config.client._session_config.http_client
+    print("made", "_made" in vars(client))
+"""
+    attempt, _, _ = await warm_tasks.run(source)
+    assert "made False" in await warm_tasks.world.output(attempt)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,186 @@
+"""What `a0` does in every process though once is enough: done here in the zygote, so that its forks need not.
+
+    import what a0 imports, early and lazily | read the certificates | ask all packages whether they are plugins
+    declare a task, so that patterns and bytecode are warm
+
+and what it does though it need not be done at all, left out in the forks:
+
+    a client of the backend (two, each with all certificates and threads of its own) before there is something to say
+    `tar` and `gzip` for a few small files | `git` where no repository is
+
+What a task can see stays the same; docs/performance.md has the figures. Standard library and that interpreter's flyte
+only. The SDK's private names used here may change with any release: what is missing is skipped, and costs time only.
+"""
+
+import importlib
+import os
+import tarfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+NEEDED = (
+    "flyte",
+    "flyte._bin.runtime",
+    "flyte._initialize",
+    "flyte._internal.controllers.remote",
+    "flyte._internal.image_cache",
+    "flyte._internal.resolvers.default",
+    "flyte._internal.runtime.convert",
+    "flyte._internal.runtime.entrypoints",
+    "flyte._internal.runtime.io",
+    "flyte._internal.runtime.task_serde",
+    "flyte._internal.runtime.taskrunner",
+    "flyte._logging",
+    "flyte.errors",
+    "flyte.io",
+    "flyte.report",
+    "flyte.storage",
+    "flyte.syncify",
+    "fsspec.config",
+)
+LAZY = (
+    "anyio",
+    "certifi",
+    "click",
+    "cloudpickle",
+    "docstring_parser",
+    "faulthandler",
+    "flyte._internal.controllers.remote._client",
+    "flyte._utils.asyncify",
+    "flyte.git",
+    "flyte.remote._client.auth._interceptors.default_metadata",
+    "flyte.remote._client.auth._interceptors.retry",
+    "flyte.remote._client.controlplane",
+    "flyte.types._type_engine",
+    "fsspec.implementations.local",
+    "h2.connection",
+    "httpcore",
+    "httpx",
+    "importlib.resources.readers",
+    "opentelemetry.metrics",
+    "opentelemetry.propagate",
+    "opentelemetry.trace",
+    "pyqwest",
+    "pyqwest._glue",
+)
+"""Imported by a0 while it runs, differently from version to version: one that is missing only costs time."""
+ENOUGH = 8
+"""repetitions after which Python specializes bytecode"""
+SMALL_BUNDLE_BYTES = 1 << 16
+"""of the archive; a larger one is unpacked faster by `tar`"""
+
+
+def load() -> None:
+    """Raises what the imports raise."""
+    for name in NEEDED:
+        importlib.import_module(name)
+    for name in LAZY:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+    for step in (_share_tls_context, _connect_late, _unpack_small_bundles, _ask_git_seldom, _find_plugins, _rehearse):
+        try:
+            step()
+        except (ImportError, AttributeError, TypeError, ValueError):
+            continue  # this release of the SDK has other names
+
+
+def _share_tls_context() -> None:
+    """Reading the certificates takes longer than the rest of a short task."""
+    config: Any = importlib.import_module("httpx._config")
+    transport: Any = importlib.import_module("httpx._transports.default")
+    build = config.create_ssl_context
+    shared = build()
+
+    def create_ssl_context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
+        return shared if verify is True and cert is None else build(verify, cert, trust_env)
+
+    config.create_ssl_context = transport.create_ssl_context = create_ssl_context
+
+
+class _Late:
+    """Stands for an object that is made when it is first used."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __getattr__(self, name: str) -> Any:
+        made = self.__dict__.get("_made") or self.__dict__.setdefault("_made", self._make())
+        return getattr(made, name)
+
+
+def _connect_late() -> None:
+    """Each a0 makes two clients of the backend, and each of them reads all certificates and starts threads; a task
+    without children uses neither."""
+    session: Any = importlib.import_module("flyte.remote._client.auth._session")
+    build = session._build_pyqwest_client
+    session._build_pyqwest_client = lambda *args: _Late(partial(build, *args))
+
+
+def _ask_git_seldom() -> None:
+    """The SDK asks `git` for the repository around the working directory, where a configuration might be."""
+    git: Any = importlib.import_module("flyte.git")
+    usual = git.config_from_root
+
+    def config_from_root(*args: Any, **named: Any) -> Any:
+        here = Path.cwd()
+        around = any((folder / ".git").exists() for folder in (here, *here.parents))
+        return usual(*args, **named) if around or "GIT_DIR" in os.environ else None
+
+    git.config_from_root = config_from_root
+
+
+def _find_plugins() -> None:
+    """The SDK asks every installed package whether it is one, and keeps the answer."""
+    importlib.import_module("flyte._utils.entry_points").entry_points(group="flyte.plugins.types")
+
+
+def _rehearse() -> None:
+    """Declares tasks as the user's modules will: what the first one makes (patterns, defaults, quickened bytecode)
+    every fork has then."""
+    flyte: Any = importlib.import_module("flyte")
+    environments = importlib.import_module("flyte._environment").list_loaded_environments()
+    known = len(environments)
+    try:
+        environment = flyte.TaskEnvironment("rehearsal", image="none")  # else the default is looked up here, and kept
+        for _ in range(ENOUGH):
+            environment.task(_rehearsed)
+    finally:
+        del environments[known:]
+
+
+async def _rehearsed(number: int) -> int:
+    """Is declared, never run.
+
+    Args:
+        number: any
+    """
+    return number
+
+
+def _unpack_small_bundles() -> None:
+    """The SDK starts `tar`, and that starts `gzip`: longer than a few files take here. Large bundles, and those that
+    trouble us, are left to it."""
+    bundles: Any = importlib.import_module("flyte._code_bundle.bundle")
+    usual = bundles._extract_tar
+
+    async def extract(archive: Path, folder: Path) -> None:
+        if not _unpacked(archive, folder):
+            await usual(archive, folder)
+
+    bundles._extract_tar = extract
+
+
+def _unpacked(archive: Path, folder: Path) -> bool:
+    if archive.stat().st_size > SMALL_BUNDLE_BYTES:
+        return False
+    try:
+        with tarfile.open(archive) as file:
+            file.extractall(folder, filter="tar")
+    except (OSError, EOFError, TypeError, tarfile.TarError, zlib.error):
+        return False
+    return True
