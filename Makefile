@@ -38,8 +38,9 @@ check: build ## formatting, lint, types, import contract, documentation
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m pytest -q tests/unit/test_docs.py
 
-docs: build ## write the tables of docs/rpc.md anew
-	@exec $(PY) -m tests.rpcs
+docs: build ## write the generated tables of docs/ anew
+	@$(PY) -m tests.rpcs
+	@$(PY) -m tests.decisions
 
 bench: build ## measure, print the table, write it to docs/
 	@exec $(PY) -m bench
