@@ -21,6 +21,8 @@ from typing import TypeVar
 from flyteidl2.actions.actions_service_connect import ActionsServiceASGIApplication
 from flyteidl2.auth.auth_service_connect import AuthMetadataServiceASGIApplication
 from flyteidl2.auth.identity_connect import IdentityServiceASGIApplication
+from flyteidl2.cacheservice.cacheservice_connect import CacheServiceASGIApplication
+from flyteidl2.cacheservice.v2.cacheservice_connect import CacheServiceASGIApplication as CacheServiceV2ASGIApplication
 from flyteidl2.cluster.service_connect import ClusterServiceASGIApplication
 from flyteidl2.dataproxy.dataproxy_service_connect import DataProxyServiceASGIApplication
 from flyteidl2.imagebuilder.service_connect import ImageServiceASGIApplication
@@ -47,6 +49,7 @@ from flyte_manager.executor.outcome import Outcomes
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.reconcile import Reconciler
 from flyte_manager.executor.timing import Countdowns, Timing
+from flyte_manager.ledger.cache import Cache
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.wakeups import Wakeups
@@ -57,6 +60,8 @@ from flyte_manager.rpc.routes import build_app
 from flyte_manager.rpc.server import Listener, Servers, run
 from flyte_manager.services.actions import ActionsService
 from flyte_manager.services.auth_metadata import AuthMetadataService
+from flyte_manager.services.cache import CacheCalls, CacheService
+from flyte_manager.services.cache_v2 import CacheServiceV2
 from flyte_manager.services.cluster import ClusterService
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.enqueue import Enqueue
@@ -239,6 +244,7 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
         logs=parts.logs,
     )
     orders = RunOrders(reader, projects, parts.blobs, parts.world)
+    cached = CacheCalls(projects, Cache(middle.database, _now), parts.blobs, _now)
     user, full_name = os_user()
     return [
         connect_app(
@@ -253,6 +259,8 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
         connect_app(ActionsServiceASGIApplication, ActionsService(reader, ledger, enqueue, _now), edge=edge),
         connect_app(DataProxyServiceASGIApplication, data, edge=edge),
         connect_app(RunLogsServiceASGIApplication, RunLogsService(data), edge=edge),
+        connect_app(CacheServiceASGIApplication, CacheService(cached), edge=edge),
+        connect_app(CacheServiceV2ASGIApplication, CacheServiceV2(cached), edge=edge),
         connect_app(ClusterServiceASGIApplication, ClusterService(), edge=edge),
         connect_app(
             TaskServiceASGIApplication,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, IntEnum
 
+from flyte_manager.domain.caching import CacheEntry, CacheStatus
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
 
@@ -128,6 +129,12 @@ class AttemptReport:
     reason: str = ""
     """why the attempt waits, for WAITING_FOR_RESOURCES; why it was aborted, for ABORTED"""
     place: Place | None = None
+    cache_status: CacheStatus = CacheStatus.DISABLED
+    """DISABLED: as it was"""
+    cache_source: AttemptId | None = None
+    """whose outputs these are, for a hit"""
+    keep: CacheEntry | None = None
+    """what the cache keeps from now on, if the report counts"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +155,6 @@ class Attempt:
     logs_available: bool = False
     place: Place | None = None
     """None where attempts have no pods, and before there is one"""
+    cache_status: CacheStatus = CacheStatus.DISABLED
+    cache_source: AttemptId | None = None
+    """whose outputs these are, for a hit"""

@@ -23,10 +23,6 @@ NOT_SERVED: Mapping[str, Feature] = {
     "flyteidl2.app.AppService": APPS,
     "flyteidl2.artifact.ArtifactService": ARTIFACTS,
     "flyteidl2.auth.AuthMetadataService/GetOAuth2Metadata": LOGIN,
-    "flyteidl2.cacheservice.CacheService": Feature("a cache of outputs", "leave out cache=: the task runs each time"),
-    "flyteidl2.cacheservice.v2.CacheService": Feature(
-        "a cache of outputs", "leave out cache=: the task runs each time"
-    ),
     "flyteidl2.connector.AsyncConnectorService": CONNECTORS,
     "flyteidl2.connector.ConnectorMetadataService": CONNECTORS,
     "flyteidl2.org.DomainService": Feature("domains as things of their own", "GetProject, which lists them"),

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt, Event, Place, Transition, Usage
+from flyte_manager.domain.caching import CacheStatus
 from flyte_manager.domain.ids import ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.store.actions import failure
@@ -92,6 +93,8 @@ def _values(attempt: Attempt) -> dict[str, object]:
         "transitions": [{"phase": each.phase.name, "at": each.at.isoformat()} for each in attempt.transitions],
         "events": [_event_values(each) for each in attempt.events],
         "place": asdict(attempt.place) if attempt.place else None,
+        "cache_status": attempt.cache_status.value,
+        "cache_source": _source_values(attempt.cache_source) if attempt.cache_source else None,
     }
 
 
@@ -101,6 +104,16 @@ def _event_values(event: Event) -> dict[str, object]:
 
 def _event(values: Mapping[str, Any]) -> Event:
     return Event(datetime.fromisoformat(values["at"]), values["message"], values["reason"], values["warning"])
+
+
+def _source_values(source: AttemptId) -> dict[str, object]:
+    """It is of the same project and domain."""
+    return {"run": source.action.run.name, "action": source.action.name, "attempt": source.number}
+
+
+def _source(row: "sa.Row[Any]") -> AttemptId:
+    found = row.cache_source
+    return AttemptId(ActionId(RunId(row.project, row.domain, found["run"]), found["action"]), found["attempt"])
 
 
 def _attempt(row: "sa.Row[Any]") -> Attempt:
@@ -120,4 +133,6 @@ def _attempt(row: "sa.Row[Any]") -> Attempt:
         events=tuple(_event(each) for each in row.events),
         logs_available=bool(row.logs_available),
         place=Place(**row.place) if row.place else None,
+        cache_status=CacheStatus(row.cache_status),
+        cache_source=_source(row) if row.cache_source else None,
     )

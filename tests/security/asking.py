@@ -49,6 +49,8 @@ TEMPLATE: Body = SPEC["taskTemplate"]
 CREATE = "workflow.RunService/CreateRun"
 CONDITION = {"name": "question", "type": {"simple": "BOOLEAN"}}
 CHILD = {"actionId": NEW_ACTION, "parentActionName": "a0", "task": {"spec": SPEC}}
+OUTPUT = {"outputLiterals": {"literals": {"o0": {"scalar": {"primitive": {"integer": 1}}}}}}
+CALL = {"key": "call", "ownerId": "me"}
 TRUE = {"scalar": {"primitive": {"boolean": True}}}
 
 ASKED: Sequence[tuple[str, Body]] = (
@@ -93,6 +95,11 @@ ASKED: Sequence[tuple[str, Body]] = (
     ("dataproxy.DataProxyService/GetActionData", {"actionId": ROOT}),
     ("workflow.RunLogsService/TailLogs", {"actionId": ROOT, "attempt": 1}),
     ("dataproxy.DataProxyService/TailLogs", {"actionId": ROOT, "attempt": 1}),
+    ("cacheservice.v2.CacheService/Get", {"baseRequest": {"key": "known"}, "identifier": SCOPE}),
+    ("cacheservice.v2.CacheService/Put", {"baseRequest": {"key": "new", "output": OUTPUT}, "identifier": FRESH}),
+    ("cacheservice.v2.CacheService/Delete", {"baseRequest": {"key": "known"}, "identifier": SCOPE}),
+    ("cacheservice.v2.CacheService/GetOrExtendReservation", {"baseRequest": CALL, "identifier": FRESH}),
+    ("cacheservice.v2.CacheService/ReleaseReservation", {"baseRequest": CALL, "identifier": SCOPE}),
     ("task.TaskService/DeployTask", {"taskId": {**FRESH, "name": "new", "version": "new"}, "spec": SPEC}),
     ("task.TaskService/GetTaskDetails", {"taskId": TASK}),
     ("task.TaskService/ListTasks", {"projectId": PROJECT}),
@@ -109,6 +116,11 @@ ASKED: Sequence[tuple[str, Body]] = (
 
 WITHOUT_IDENTIFIERS = frozenset(
     {
+        "cacheservice.CacheService/Get",  # its keys have no scope
+        "cacheservice.CacheService/Put",
+        "cacheservice.CacheService/Delete",
+        "cacheservice.CacheService/GetOrExtendReservation",
+        "cacheservice.CacheService/ReleaseReservation",
         "cluster.ClusterService/SelectCluster",  # any resource gets the same answer
         "imagebuilder.ImageService/GetImage",  # any image exists
         "project.ProjectService/ListProjects",
@@ -312,7 +324,9 @@ def prepared(manager: Manager) -> Iterator[Asker]:
     """One run that goes on with a question in it, one that has ended, one deployed task, one secret."""
     ended = {**SPEC, "taskTemplate": {**TEMPLATE, "container": {"args": ["true"]}}}
     condition = {"actionId": QUESTION, "parentActionName": "a0", "condition": CONDITION}
+    call = {"baseRequest": {"key": "known", "output": OUTPUT}, "identifier": SCOPE}
     starting = (
+        ("cacheservice.v2.CacheService/Put", call),
         (CREATE, {"runId": RUN, "taskSpec": SPEC}),
         (CREATE, {"runId": {**RUN, "name": "ended"}, "taskSpec": ended}),
         ("actions.ActionsService/Enqueue", {"action": condition}),

@@ -13,6 +13,8 @@ import pytest
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from flyteidl2.auth import auth_service_connect, identity_connect
+from flyteidl2.cacheservice import cacheservice_connect
+from flyteidl2.cacheservice.v2 import cacheservice_connect as cacheservice_v2_connect
 from flyteidl2.cluster import service_connect as cluster_connect
 from flyteidl2.dataproxy import dataproxy_service_connect
 from flyteidl2.imagebuilder import service_connect as image_connect
@@ -29,6 +31,7 @@ from flyte_manager.domain.attempts import Attempt
 from flyte_manager.domain.ids import ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import LogLine
+from flyte_manager.ledger.cache import Cache
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.rpc.blobs import BlobRoutes
 from flyte_manager.rpc.edge import Edge, connect_app
@@ -36,6 +39,8 @@ from flyte_manager.rpc.gate import Gate
 from flyte_manager.rpc.routes import build_app
 from flyte_manager.rpc.server import Listener, Servers
 from flyte_manager.services.auth_metadata import AuthMetadataService
+from flyte_manager.services.cache import CacheCalls, CacheService
+from flyte_manager.services.cache_v2 import CacheServiceV2
 from flyte_manager.services.cluster import ClusterService
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.identity import IdentityService
@@ -134,6 +139,16 @@ class Manager:
         return client
 
     @property
+    def cache(self) -> cacheservice_connect.CacheServiceClient:
+        client: cacheservice_connect.CacheServiceClient = self._client(cacheservice_connect.CacheServiceClient)
+        return client
+
+    @property
+    def scoped_cache(self) -> cacheservice_v2_connect.CacheServiceClient:
+        client: cacheservice_v2_connect.CacheServiceClient = self._client(cacheservice_v2_connect.CacheServiceClient)
+        return client
+
+    @property
     def secrets(self) -> secret_connect.SecretServiceClient:
         client: secret_connect.SecretServiceClient = self._client(secret_connect.SecretServiceClient)
         return client
@@ -179,7 +194,10 @@ async def running(folder: Path, *, create_on_write: bool = True, pods: bool = Fa
         logs = Lines()
         links = SignedLinks(signer)
         data = DataProxyService(projects=projects, blobs=directory, links=links, database=database, logs=logs)
+        cached = CacheCalls(projects, Cache(database, clock), directory, clock)
         services: list[tuple[Any, object]] = [
+            (cacheservice_connect.CacheServiceASGIApplication, CacheService(cached)),
+            (cacheservice_v2_connect.CacheServiceASGIApplication, CacheServiceV2(cached)),
             (dataproxy_service_connect.DataProxyServiceASGIApplication, data),
             (run_logs_service_connect.RunLogsServiceASGIApplication, RunLogsService(data)),
             (cluster_connect.ClusterServiceASGIApplication, ClusterService()),
