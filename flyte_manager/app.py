@@ -26,6 +26,7 @@ from flyteidl2.cacheservice.v2.cacheservice_connect import CacheServiceASGIAppli
 from flyteidl2.cluster.service_connect import ClusterServiceASGIApplication
 from flyteidl2.dataproxy.dataproxy_service_connect import DataProxyServiceASGIApplication
 from flyteidl2.imagebuilder.service_connect import ImageServiceASGIApplication
+from flyteidl2.org.domain_service_connect import DomainServiceASGIApplication
 from flyteidl2.project.project_service_connect import ProjectServiceASGIApplication
 from flyteidl2.secret.secret_connect import SecretServiceASGIApplication
 from flyteidl2.task.task_service_connect import TaskServiceASGIApplication
@@ -64,6 +65,7 @@ from flyte_manager.services.cache import CacheCalls, CacheService
 from flyte_manager.services.cache_v2 import CacheServiceV2
 from flyte_manager.services.cluster import ClusterService
 from flyte_manager.services.dataproxy import DataProxyService
+from flyte_manager.services.domain import DomainService
 from flyte_manager.services.enqueue import Enqueue
 from flyte_manager.services.identity import IdentityService, os_user
 from flyte_manager.services.image import ImageService
@@ -138,7 +140,7 @@ def _middle(settings: Settings, database: Database, *, wake: Callable[[ActionId]
         database=database,
         ledger=Ledger(database, wakeups, _now),
         reader=Reader(database, wakeups),
-        projects=Projects(database, _now, create_on_write=True),
+        projects=Projects(database, _now, create_on_write=True, domains=dict(settings.runs.domains)),
         folder=_instance_folder(settings, database),
         wake=wake,
         clock=_now,
@@ -268,6 +270,7 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
             edge=edge,
         ),
         connect_app(ProjectServiceASGIApplication, ProjectService(projects, _now), edge=edge),
+        connect_app(DomainServiceASGIApplication, DomainService(projects), edge=edge),
         connect_app(SecretServiceASGIApplication, SecretService(projects, parts.secrets), edge=edge),
         connect_app(ImageServiceASGIApplication, ImageService(pods=parts.world is World.PODS), edge=edge),
         connect_app(IdentityServiceASGIApplication, IdentityService(user, full_name), edge=edge),

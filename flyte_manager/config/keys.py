@@ -85,6 +85,7 @@ KEYS: Sequence[Key] = (
     Key("manager.kubernetes.keepCount", kinds.COUNT, 10000, "How many finished TaskActions stay at most."),
     Key("manager.kubernetes.qps", kinds.SECONDS, 500, "Requests a second to the Kubernetes API, on the average."),
     Key("manager.kubernetes.burst", kinds.COUNT, 1000, "Requests that may follow each other at once."),
+    Key("runs.domains", kinds.DOMAINS, ["development", "staging", "production"], "The domains of every project."),
     Key("database.type", kinds.TEXT, "sqlite", "The kind of database; only sqlite."),
     Key("database.sqlite.file", kinds.PATH, "flyte.db", "The database file, relative to the working directory."),
     Key(

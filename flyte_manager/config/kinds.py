@@ -89,6 +89,17 @@ def _read_links(value: object) -> tuple[tuple[str, str], ...]:
     return tuple((_read_text(link["name"]), _read_text(link["uri"])) for link in links)
 
 
+def _read_domains(value: object) -> tuple[tuple[str, str], ...]:
+    """Id and name of each, once; a text is both."""
+    given = [item if isinstance(item, dict) else {"id": item, "name": item} for item in _read_list(value)]
+    domains = {_read_text(item["id"]): _read_text(item.get("name", item["id"])) for item in given if "id" in item}
+    if not domains or len(domains) < len(given) or any(set(item) - {"id", "name"} for item in given):
+        raise ValueError
+    if not all(re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", domain) for domain in domains):
+        raise ValueError
+    return tuple(domains.items())
+
+
 def _parse_yaml(text: str) -> object:
     try:
         return yaml.safe_load(text)
@@ -182,5 +193,11 @@ SECONDS = Kind("seconds", "a number of seconds, such as 180 or 0.5, without quot
 TIME = Kind("time", "a time such as 90 (seconds), 30m, 8h or 7d (0 = no bound)", _read_time, str)
 OBJECT = Kind(
     "object", "keys of its own, such as {spec: {nodeSelector: {disk: ssd}}}", _read_mapping, _parse_yaml, nested=True
+)
+DOMAINS = Kind(
+    "list of domains",
+    "a list of at least one domain, each once: its id in a-z, 0-9 and -, or {id: qa, name: Quality}",
+    _read_domains,
+    _parse_list,
 )
 LINKS = Kind("list of links", 'a list of {name: …, uri: "https://…"}, both of them texts', _read_links, _parse_yaml)

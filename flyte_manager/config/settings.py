@@ -66,6 +66,12 @@ class ManagerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RunsSettings:
+    domains: tuple[tuple[str, str], ...]
+    """(id, name)"""
+
+
+@dataclass(frozen=True, slots=True)
 class SqliteSettings:
     file: Path
 
@@ -148,6 +154,7 @@ class StorageSettings:
 @dataclass(frozen=True, slots=True)
 class Settings:
     manager: ManagerSettings
+    runs: RunsSettings
     database: DatabaseSettings
     logger: LoggerSettings
     data_dir: Path
@@ -175,6 +182,7 @@ def settings_of(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settin
             executor=ExecutorSettings(values["manager.executor.healthProbePort"]),
             kubernetes=_kubernetes(values),
         ),
+        runs=RunsSettings(values["runs.domains"]),
         database=DatabaseSettings(values["database.type"], SqliteSettings(values["database.sqlite.file"])),
         logger=LoggerSettings(level=values["logger.level"], show_source=values["logger.show-source"]),
         data_dir=values["dataDir"],

@@ -67,7 +67,7 @@ class NotGiven(Invalid):
 
 
 class UnknownDomain(Missing):
-    """domain {name!r} was not found: use one of development, staging, production."""
+    """domain {name!r} was not found: use one of {known}."""
 
 
 class UnknownProject(Missing):

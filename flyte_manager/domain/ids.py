@@ -5,16 +5,19 @@ run is addressed with several of them.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flyte_manager.domain.errors import IllegalName, NotGiven, UnknownDomain
+from flyte_manager.domain.errors import IllegalName, NotGiven
 
 ROOT = "a0"
 """Name of every run's root action; the SDK relies on it."""
 
-DOMAINS = ("development", "staging", "production")
+DOMAINS: Mapping[str, str] = {"development": "development", "staging": "staging", "production": "production"}
+"""id -> name, unless the configuration has others"""
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL_RULE = "a DNS label: 1 to 63 of a-z, 0-9 and -, no - at the ends"
 _RUN = re.compile(r"[a-z]([-a-z0-9]{0,28}[a-z0-9])?")
 _TASK_RULE = "1 to 255 printable characters"
 _LONGEST_TASK = 255
@@ -66,16 +69,17 @@ class AttemptId:
 
 
 def check_scope(project: str, domain: str) -> None:
-    """Raises NotGiven, IllegalName or UnknownDomain."""
+    """Raises NotGiven, IllegalName. Whether they exist, `ledger.projects` knows."""
     check_project(project)
-    if not domain:
-        raise NotGiven(field="domain")
-    if domain not in DOMAINS:
-        raise UnknownDomain(name=domain)
+    check_domain(domain)
 
 
 def check_project(project: str) -> None:
-    _check(_LABEL, "project", project, "a DNS label: 1 to 63 of a-z, 0-9 and -, no - at the ends")
+    _check(_LABEL, "project", project, _LABEL_RULE)
+
+
+def check_domain(domain: str) -> None:
+    _check(_LABEL, "domain", domain, _LABEL_RULE)
 
 
 def check_run_name(name: str) -> None:

@@ -5,13 +5,13 @@ remembered, so that only a project's first write looks into the database: this o
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from flyte_manager.domain.catalog import Project
-from flyte_manager.domain.errors import Exists, Invalid, UnknownProject, Unready
+from flyte_manager.domain.errors import Exists, Invalid, UnknownDomain, UnknownProject, Unready
 from flyte_manager.domain.filters import Query
-from flyte_manager.domain.ids import ProjectId, check_project, check_scope
+from flyte_manager.domain.ids import DOMAINS, ProjectId, check_domain, check_project, check_scope
 from flyte_manager.domain.ports import Clock
 from flyte_manager.store import projects
 from flyte_manager.store.engine import Database, Transaction
@@ -32,14 +32,21 @@ class ProjectArchived(Unready):
     """project {name!r} is archived and takes nothing new: `flyte update project {name} --unarchive` activates it."""
 
 
+class TooLong(Invalid):
+    """the {what} has {found} characters: it may have {most}."""
+
+
 class BadState(Invalid):
     """state {state} is not one that a project can be given: it is active (0) or archived (1)."""
 
 
 class Projects:
-    """`create_on_write`: whether a write makes the project that it names."""
+    """`create_on_write`: whether a write makes the project that it names. `domains`: id -> name, the same for all."""
 
-    def __init__(self, database: Database, clock: Clock, *, create_on_write: bool) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, create_on_write: bool, domains: Mapping[str, str] = DOMAINS
+    ) -> None:
+        self.domains = domains
         self._database = database
         self._clock = clock
         self._create_on_write = create_on_write
@@ -55,9 +62,10 @@ class Projects:
         await self._database.write(write)
 
     async def admit_write(self, scope: ProjectId) -> None:
-        """Lets a write into the project pass, and makes the project if need be. Raises what check_scope raises,
-        UnknownProject and ProjectArchived."""
+        """Lets a write into the project pass, and makes the project if need be. Raises NotGiven, IllegalName,
+        UnknownDomain, UnknownProject and ProjectArchived."""
         check_scope(scope.project, scope.domain)
+        self.check_domain(scope.domain)
         if scope.project in self._active:
             return
 
@@ -77,13 +85,20 @@ class Projects:
         self._active.add(scope.project)
 
     async def check_read(self, scope: ProjectId) -> None:
-        """Raises what check_scope raises, and UnknownProject."""
+        """Raises NotGiven, IllegalName, UnknownDomain and UnknownProject."""
         check_scope(scope.project, scope.domain)
+        self.check_domain(scope.domain)
         if scope.project not in self._active:
             await self.get(scope.project)
 
+    def check_domain(self, domain: str) -> None:
+        """Raises NotGiven, IllegalName, UnknownDomain."""
+        check_domain(domain)
+        if domain not in self.domains:
+            raise UnknownDomain(name=domain, known=", ".join(self.domains))
+
     async def create(self, project: Project) -> None:
-        """Raises ProjectExists, BadState. The times are set here."""
+        """Raises ProjectExists, BadState, TooLong. The times are set here."""
         _check(project)
         now = self._clock()
         new = replace(project, name=project.name or project.id, created_at=now, updated_at=now)
@@ -96,7 +111,7 @@ class Projects:
         await self._database.write(write)
 
     async def update(self, project: Project) -> None:
-        """Replaces name, description, labels and state. Raises UnknownProject, BadState."""
+        """Replaces name, description, labels and state. Raises UnknownProject, BadState, TooLong."""
         _check(project)
         now = self._clock()
 
@@ -133,6 +148,9 @@ class Projects:
 
 def _check(project: Project) -> None:
     check_project(project.id)
+    for what, text, most in (("name", project.name, 255), ("description", project.description, 300)):
+        if len(text) > most:
+            raise TooLong(what=what, found=len(text), most=most)
     if project.state not in (ACTIVE, ARCHIVED):
         raise BadState(state=project.state)
 

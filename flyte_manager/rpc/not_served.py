@@ -25,7 +25,6 @@ NOT_SERVED: Mapping[str, Feature] = {
     "flyteidl2.auth.AuthMetadataService/GetOAuth2Metadata": LOGIN,
     "flyteidl2.connector.AsyncConnectorService": CONNECTORS,
     "flyteidl2.connector.ConnectorMetadataService": CONNECTORS,
-    "flyteidl2.org.DomainService": Feature("domains as things of their own", "GetProject, which lists them"),
     "flyteidl2.settings.SettingsService": SETTINGS,
     "flyteidl2.trigger.TriggerService": TRIGGERS,
     "flyteidl2.workflow.EventsProxyService": Feature("executors that run apart", "the manager's own"),

@@ -18,18 +18,20 @@ class ProjectService(project_service_connect.ProjectService):
     async def create_project(self, request: pb.CreateProjectRequest, _ctx: Context) -> pb.CreateProjectResponse:
         if not request.HasField("project"):
             raise NotGiven(field="project")
-        await self._projects.create(project(request.project, at=self._clock()))
+        await self._projects.create(project(request.project, self._projects.domains, at=self._clock()))
         return pb.CreateProjectResponse()
 
     async def update_project(self, request: pb.UpdateProjectRequest, _ctx: Context) -> pb.UpdateProjectResponse:
         if not request.HasField("project"):
             raise NotGiven(field="project")
-        await self._projects.update(project(request.project, at=self._clock()))
+        await self._projects.update(project(request.project, self._projects.domains, at=self._clock()))
         return pb.UpdateProjectResponse()
 
     async def get_project(self, request: pb.GetProjectRequest, _ctx: Context) -> pb.GetProjectResponse:
-        return pb.GetProjectResponse(project=project_proto(await self._projects.get(request.id)))
+        found = await self._projects.get(request.id)
+        return pb.GetProjectResponse(project=project_proto(found, self._projects.domains))
 
     async def list_projects(self, request: pb.ListProjectsRequest, _ctx: Context) -> pb.ListProjectsResponse:
         query = project_query(request)
-        return pb.ListProjectsResponse(projects=projects_proto(await self._projects.page(query), query))
+        found = await self._projects.page(query)
+        return pb.ListProjectsResponse(projects=projects_proto(found, self._projects.domains, query))

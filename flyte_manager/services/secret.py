@@ -41,12 +41,16 @@ class SecretService(secret_connect.SecretService):
     async def list_secrets(self, request: pb.ListSecretsRequest, _ctx: Context) -> pb.ListSecretsResponse:
         scope = secret_scope(request.project, request.domain)
         limit, offset = page(request.limit, request.token)
+        if scope.domain:
+            self._projects.check_domain(scope.domain)
         if scope.project:
             await self._projects.check_read(ProjectId(scope.project, scope.domain))
         found = await self._keeper.page(scope, limit=limit, offset=offset)
         return secrets_proto(found, limit=limit, offset=offset)
 
     async def _admit(self, name: SecretName) -> None:
+        if name.domain:
+            self._projects.check_domain(name.domain)
         if name.project:
             await self._projects.admit_write(ProjectId(name.project, name.domain, name.org))
 

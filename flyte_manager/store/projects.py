@@ -13,6 +13,7 @@ from flyte_manager.store.tables import projects
 
 FIELDS = {
     "id": Field(projects.c.id),
+    "identifier": Field(projects.c.id),
     "name": Field(projects.c.name),
     "description": Field(projects.c.description),
     "state": Field(projects.c.state, NUMBER),

@@ -19,14 +19,14 @@ LONGEST_DESCRIPTION = 255
 
 
 def version_name(proto: task_definition_pb2.TaskIdentifier) -> TaskName:
-    """The name of one version. Raises NotGiven, IllegalName, UnknownDomain."""
+    """The name of one version. Raises NotGiven, IllegalName."""
     name = ids.task_name(proto)
     check_task("task version", name.version)
     return name
 
 
 def task_of_versions(proto: task_definition_pb2.TaskName) -> TaskName:
-    """The name of all versions. Raises NotGiven, IllegalName, UnknownDomain."""
+    """The name of all versions. Raises NotGiven, IllegalName."""
     check_scope(proto.project, proto.domain)
     check_task("task name", proto.name)
     return TaskName(proto.project, proto.domain, proto.name, org=proto.org)

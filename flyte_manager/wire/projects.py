@@ -1,7 +1,7 @@
 """Projects, and the small language of their filters: `eq(state,1)+contains(name,foo)+value_in(id,a;b)`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from flyteidl2.common import list_pb2
@@ -10,8 +10,7 @@ from flyteidl2.task import run_pb2
 
 from flyte_manager.domain.catalog import Project
 from flyte_manager.domain.errors import Invalid
-from flyte_manager.domain.filters import LIMIT_MAX, Filter, Function, Order, Query, next_token, page
-from flyte_manager.domain.ids import DOMAINS
+from flyte_manager.domain.filters import Filter, Function, Order, Query, next_token, page
 
 _FUNCTIONS = {
     "eq": Function.EQUAL,
@@ -24,6 +23,8 @@ _FUNCTIONS = {
     "value_in": Function.VALUE_IN,
 }
 _TERM = re.compile(r"\s*(?P<function>\w+)\(\s*(?P<field>\w+)\s*,\s*(?P<values>[^()]*?)\s*\)\s*(?P<plus>\+|$)")
+UNLIMITED = (1 << 32) - 1
+
 _NOT_ARCHIVED = Filter("state", Function.NOT_EQUAL, [str(pb.PROJECT_STATE_ARCHIVED)])
 
 
@@ -36,10 +37,10 @@ class DomainsGiven(Invalid):
     """a project's domains are the same for all projects ({domains}): leave them out."""
 
 
-def project(proto: pb.Project, *, at: datetime) -> Project:
+def project(proto: pb.Project, domains: Mapping[str, str], *, at: datetime) -> Project:
     """The project as a client wants it to be. Raises DomainsGiven when it wants other domains."""
-    if any(domain.id not in DOMAINS for domain in proto.domains):
-        raise DomainsGiven(domains=", ".join(DOMAINS))
+    if any(domain.id not in domains for domain in proto.domains):
+        raise DomainsGiven(domains=", ".join(domains))
     return Project(
         id=proto.id,
         name=proto.name,
@@ -52,11 +53,11 @@ def project(proto: pb.Project, *, at: datetime) -> Project:
     )
 
 
-def project_proto(record: Project) -> pb.Project:
+def project_proto(record: Project, domains: Mapping[str, str]) -> pb.Project:
     return pb.Project(
         id=record.id,
         name=record.name,
-        domains=[pb.Domain(id=name, name=name) for name in DOMAINS],
+        domains=[pb.Domain(id=domain, name=name) for domain, name in domains.items()],
         description=record.description,
         labels=run_pb2.Labels(values=record.labels),
         state=pb.ProjectState.Name(record.state),
@@ -64,19 +65,17 @@ def project_proto(record: Project) -> pb.Project:
     )
 
 
-def projects_proto(found: Sequence[Project], query: Query) -> pb.Projects:
+def projects_proto(found: Sequence[Project], domains: Mapping[str, str], query: Query) -> pb.Projects:
     """A page of a list, which was asked for one more than it holds."""
-    shown = [project_proto(each) for each in found[: query.limit]]
+    shown = [project_proto(each, domains) for each in found[: query.limit]]
     return pb.Projects(projects=shown, token=next_token(query, len(found)))
 
 
 def project_query(request: pb.ListProjectsRequest) -> Query:
-    """Archived projects are left out unless a filter asks for a state; without a limit, a page is as long as pages can
-    be. Raises BadFilter, BadToken, BadLimit."""
-    limit, offset = page(request.limit or LIMIT_MAX, request.token)
-    filters = tuple(_filters(request.filters))
-    if not any(each.field == "state" for each in filters):
-        filters = (*filters, _NOT_ARCHIVED)
+    """Without filters, archived projects are left out; without a limit, all come. Raises BadFilter, BadToken."""
+    _, offset = page(0, request.token)
+    limit = request.limit or UNLIMITED
+    filters = tuple(_filters(request.filters)) or (_NOT_ARCHIVED,)
     sort = request.sort_by
     order = (Order(sort.key, sort.direction == list_pb2.Sort.DESCENDING),) if sort.key else ()
     return Query(filters, order, limit, offset)

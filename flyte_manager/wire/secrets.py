@@ -7,8 +7,8 @@ from typing import cast
 from flyteidl2.secret import definition_pb2, payload_pb2
 
 from flyte_manager.domain.catalog import KnownSecret, SecretName
-from flyte_manager.domain.errors import IllegalName, Invalid, NotGiven, TooLarge, UnknownDomain
-from flyte_manager.domain.ids import DOMAINS, check_project
+from flyte_manager.domain.errors import IllegalName, Invalid, NotGiven, TooLarge
+from flyte_manager.domain.ids import check_domain, check_project
 from flyte_manager.wire.times import timestamp
 
 LARGEST = 1 << 20
@@ -26,7 +26,7 @@ class ValueTooLarge(TooLarge):
 
 
 def secret_name(proto: definition_pb2.SecretIdentifier) -> SecretName:
-    """Raises NotGiven, IllegalName, UnknownDomain, DomainMissing."""
+    """Raises NotGiven, IllegalName, DomainMissing."""
     if not proto.name:
         raise NotGiven(field="secret name")
     if not _NAME.fullmatch(proto.name):
@@ -37,13 +37,13 @@ def secret_name(proto: definition_pb2.SecretIdentifier) -> SecretName:
 
 
 def secret_scope(project: str, domain: str) -> SecretName:
-    """The scope alone, under an empty name. Raises IllegalName, UnknownDomain, DomainMissing."""
+    """The scope alone, under an empty name. Raises IllegalName, DomainMissing."""
     if project:
         check_project(project)
         if not domain:
             raise DomainMissing(project=project)
-    if domain and domain not in DOMAINS:
-        raise UnknownDomain(name=domain[:80])
+    if domain:
+        check_domain(domain)
     return SecretName("", project, domain)
 
 

@@ -104,6 +104,9 @@ ASKED: Sequence[tuple[str, Body]] = (
     ("task.TaskService/GetTaskDetails", {"taskId": TASK}),
     ("task.TaskService/ListTasks", {"projectId": PROJECT}),
     ("task.TaskService/ListVersions", {"taskName": TASK_NAME}),
+    ("org.DomainService/GetDomain", {"id": "development"}),
+    ("org.DomainService/UpdateDomain", {"id": "development"}),
+    ("org.DomainService/DeleteDomain", {"id": "development"}),
     ("project.ProjectService/CreateProject", {"project": {"id": "new"}}),
     ("project.ProjectService/UpdateProject", {"project": {"id": "flytesnacks", "description": "changed"}}),
     ("project.ProjectService/GetProject", {"id": "flytesnacks"}),
@@ -123,6 +126,8 @@ WITHOUT_IDENTIFIERS = frozenset(
         "cacheservice.CacheService/ReleaseReservation",
         "cluster.ClusterService/SelectCluster",  # any resource gets the same answer
         "imagebuilder.ImageService/GetImage",  # any image exists
+        "org.DomainService/CreateDomain",  # refuses them all
+        "org.DomainService/ListDomains",
         "project.ProjectService/ListProjects",
         "auth.IdentityService/UserInfo",
         "auth.AuthMetadataService/GetPublicClientConfig",
@@ -139,7 +144,7 @@ NO_LETTERS = ("a\0b", "line\n", "nai\u0308ve", "\u4e2d", "with space")
 NO_LABEL = (LONG, *PATHS, *NO_LETTERS)
 ILLEGAL: Mapping[str, Sequence[str]] = {
     "project": (*NO_LABEL, "UPPER"),
-    "domain": (*NO_LABEL, "nowhere"),
+    "domain": (*NO_LABEL, "UPPER"),
     "run": (*NO_LABEL, "UPPER", "1st", "x" * 31),
     "action": NO_LABEL,
     "secret": NO_LABEL,
@@ -263,8 +268,8 @@ def ways(method: str, kind: str, value: str) -> Iterator[tuple[str, str]]:
     if not {(method, kind), (method.partition("/")[0], kind)} & MAY_BE_EMPTY:
         yield "", "invalid_argument"
     for bad in ILLEGAL[rule]:
-        yield bad, "not_found" if kind == "domain" else "invalid_argument"
-    if kind != "domain" and value not in MADE_BY_WRITES and not (rule == "task" and method in LISTS_NONE):
+        yield bad, "invalid_argument"
+    if value not in MADE_BY_WRITES and not (rule == "task" and method in LISTS_NONE):
         yield UNKNOWN, "not_found"
 
 
@@ -291,7 +296,7 @@ def kind_of(method: str, path: tuple[str, ...]) -> str | None:
         return "project"
     if leaf == "id" and method.startswith("project."):
         return "project"
-    if leaf == "domain":
+    if leaf == "domain" or (leaf == "id" and method.startswith("org.")):
         return "domain"
     kinds = {
         ("runId", "name"): "run",

@@ -83,6 +83,7 @@ RIGHT: Mapping[str, tuple[str, object]] = {
     "storage.gcs.credentialsFile": ("/gcs.json", "/gcs.json"),
     "storage.azure.account": ("account", "account"),
     "storage.azure.key": ("key", "key"),
+    "runs.domains": ("qa, production", (("qa", "qa"), ("production", "production"))),
     "database.type": ("sqlite", "sqlite"),
     "database.sqlite.file": ("/var/a.db", Path("/var/a.db")),
     "logger.level": ("5", 5),

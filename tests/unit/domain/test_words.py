@@ -2,7 +2,7 @@
 
 import pytest
 
-from flyte_manager.domain.errors import IllegalName, NotGiven, RunEnded, UnknownDomain
+from flyte_manager.domain.errors import IllegalName, NotGiven, RunEnded
 from flyte_manager.domain.filters import BadLimit, BadToken, Query, next_token, page
 from flyte_manager.domain.ids import ActionId, RunId, check_action, check_run
 from flyte_manager.domain.tasks import fill_in, quantity
@@ -30,8 +30,8 @@ def test_what_is_missing_or_unknown_is_named() -> None:
         check_run(RunId("flytesnacks", "development", ""))
     with pytest.raises(NotGiven, match="domain is required"):
         check_run(RunId("flytesnacks", "", "r1"))
-    with pytest.raises(UnknownDomain, match="development, staging, production"):
-        check_run(RunId("flytesnacks", "moon", "r1"))
+    with pytest.raises(IllegalName, match="domain 'Moon'"):
+        check_run(RunId("flytesnacks", "Moon", "r1"))
 
 
 def test_the_org_is_no_part_of_a_name() -> None:

@@ -1,7 +1,7 @@
 """The services of projects, tasks, secrets and data behind the real edge, on real sockets, files and database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from flyteidl2.cacheservice.v2 import cacheservice_connect as cacheservice_v2_co
 from flyteidl2.cluster import service_connect as cluster_connect
 from flyteidl2.dataproxy import dataproxy_service_connect
 from flyteidl2.imagebuilder import service_connect as image_connect
+from flyteidl2.org import domain_service_connect
 from flyteidl2.project import project_service_connect
 from flyteidl2.secret import secret_connect
 from flyteidl2.task import task_service_connect
@@ -28,7 +29,7 @@ from flyte_manager.blobs.signed import SignedLinks, Signer
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt
-from flyte_manager.domain.ids import ActionId, AttemptId, RunId
+from flyte_manager.domain.ids import DOMAINS, ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import LogLine
 from flyte_manager.ledger.cache import Cache
@@ -43,6 +44,7 @@ from flyte_manager.services.cache import CacheCalls, CacheService
 from flyte_manager.services.cache_v2 import CacheServiceV2
 from flyte_manager.services.cluster import ClusterService
 from flyte_manager.services.dataproxy import DataProxyService
+from flyte_manager.services.domain import DomainService
 from flyte_manager.services.identity import IdentityService
 from flyte_manager.services.image import ImageService
 from flyte_manager.services.project import ProjectService
@@ -149,6 +151,11 @@ class Manager:
         return client
 
     @property
+    def domains(self) -> domain_service_connect.DomainServiceClient:
+        client: domain_service_connect.DomainServiceClient = self._client(domain_service_connect.DomainServiceClient)
+        return client
+
+    @property
     def secrets(self) -> secret_connect.SecretServiceClient:
         client: secret_connect.SecretServiceClient = self._client(secret_connect.SecretServiceClient)
         return client
@@ -183,13 +190,16 @@ async def is_ready() -> str | None:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, create_on_write: bool = True, pods: bool = False) -> AsyncIterator[Manager]:
+async def running(
+    folder: Path, *, create_on_write: bool = True, pods: bool = False, domains: Mapping[str, str] = DOMAINS
+) -> AsyncIterator[Manager]:
     """Everything, on a free port, with its database and store in the folder."""
     clock = Clock()
     database = Database.open(folder / "flyte.db", clock=clock)
     try:
         directory, signer = Directory(folder / "store"), Signer(b"s" * 32, clock)
-        projects, vault = Projects(database, clock, create_on_write=create_on_write), Vault(database, b"v" * 32, clock)
+        projects = Projects(database, clock, create_on_write=create_on_write, domains=domains)
+        vault = Vault(database, b"v" * 32, clock)
         await projects.seed()
         logs = Lines()
         links = SignedLinks(signer)
@@ -202,6 +212,7 @@ async def running(folder: Path, *, create_on_write: bool = True, pods: bool = Fa
             (run_logs_service_connect.RunLogsServiceASGIApplication, RunLogsService(data)),
             (cluster_connect.ClusterServiceASGIApplication, ClusterService()),
             (project_service_connect.ProjectServiceASGIApplication, ProjectService(projects, clock)),
+            (domain_service_connect.DomainServiceASGIApplication, DomainService(projects)),
             (
                 task_service_connect.TaskServiceASGIApplication,
                 TaskService(projects=projects, database=database, clock=clock),

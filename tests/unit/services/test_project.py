@@ -1,17 +1,28 @@
 """Projects by ProjectService, and the projects that writes make."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from connectrpc.code import Code
 from flyteidl2.common import list_pb2
+from flyteidl2.core import identifier_pb2, tasks_pb2
+from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.project import project_service_pb2 as pb
-from flyteidl2.task import run_pb2
+from flyteidl2.secret import definition_pb2, payload_pb2
+from flyteidl2.task import run_pb2, task_definition_pb2, task_service_pb2
 
+from flyte_manager.domain.catalog import Project
 from flyte_manager.domain.errors import IllegalName, UnknownDomain, UnknownProject
 from flyte_manager.domain.ids import ProjectId
 from flyte_manager.ledger.projects import ProjectArchived, Projects
-from tests.unit.services.running import Clock, Manager, refused
+from flyte_manager.store import projects
+from flyte_manager.store.engine import Transaction
+from tests.unit.services.running import NOW, Clock, Manager, refused, running
+
+
+def record(project_id: str) -> Project:
+    return Project(id=project_id, name=project_id, created_at=NOW, updated_at=NOW)
 
 
 async def create(manager: Manager, *names: str) -> None:
@@ -70,12 +81,66 @@ async def test_a_project_is_given_no_system_state(manager: Manager) -> None:
     assert "archived (1)" in await refused(call, Code.INVALID_ARGUMENT)
 
 
-async def test_archived_projects_are_hidden_unless_asked_for(manager: Manager) -> None:
+async def test_archived_projects_are_hidden_unless_there_are_filters(manager: Manager) -> None:
     await create(manager, "old")
     await update(manager, "old", state=pb.PROJECT_STATE_ARCHIVED)
     assert await listed(manager) == ["flytesnacks"]
     assert await listed(manager, "eq(state, 1)") == ["old"]
-    assert await listed(manager, "eq(id,old)") == []
+    assert await listed(manager, "ne(state,1)") == ["flytesnacks"]
+    assert await listed(manager, "value_in(state, 0;1)") == ["flytesnacks", "old"]
+    assert await listed(manager, "eq(identifier,old)") == ["old"]
+
+
+async def test_a_list_without_a_limit_has_all_projects_and_no_token(manager: Manager) -> None:
+    def write(tx: Transaction) -> None:
+        for number in range(1100):
+            projects.insert(tx, record(f"p{number}"))
+
+    await manager.database.write(write)
+    everything = (await manager.project.list_projects(pb.ListProjectsRequest())).projects
+    assert (len(everything.projects), everything.token) == (1101, "")
+    most = (await manager.project.list_projects(pb.ListProjectsRequest(limit=1100))).projects
+    assert (len(most.projects), most.token) == (1100, "1100")
+    exact = (await manager.project.list_projects(pb.ListProjectsRequest(limit=1101))).projects
+    assert (len(exact.projects), exact.token) == (1101, "")
+
+
+@pytest.mark.parametrize("field", ["name", "description"])
+async def test_a_text_that_is_too_long_is_refused(manager: Manager, field: str) -> None:
+    call = update(manager, "flytesnacks", **{field: "x" * 301})
+    assert f"the {field} has 301 characters" in await refused(call, Code.INVALID_ARGUMENT)
+
+
+async def test_an_archived_project_takes_no_run_task_input_or_secret_and_says_how_to_activate_it(
+    manager: Manager,
+) -> None:
+    await update(manager, "flytesnacks", state=pb.PROJECT_STATE_ARCHIVED)
+    scope = {"project": "flytesnacks", "domain": "development"}
+    task_id = task_definition_pb2.TaskIdentifier(**scope, name="t", version="1")
+    template = tasks_pb2.TaskTemplate(type="python", id=identifier_pb2.Identifier(name="t"))
+    spec = task_definition_pb2.TaskSpec(task_template=template)
+    secret = definition_pb2.SecretIdentifier(**scope, name="s")
+    value = definition_pb2.SecretSpec(string_value="v")
+    calls = (
+        manager.tasks.deploy_task(task_service_pb2.DeployTaskRequest(task_id=task_id, spec=spec)),
+        manager.data.create_upload_location(
+            dataproxy_service_pb2.CreateUploadLocationRequest(
+                project="flytesnacks", domain="development", filename="f", filename_root="r"
+            )
+        ),
+        manager.secrets.create_secret(payload_pb2.CreateSecretRequest(id=secret, secret_spec=value)),
+    )
+    for call in calls:
+        assert "flyte update project flytesnacks --unarchive" in await refused(call, Code.FAILED_PRECONDITION)
+
+
+async def test_projects_have_the_domains_of_the_configuration(tmp_path: Path) -> None:
+    async with running(tmp_path, domains={"qa": "Quality", "live": "live"}) as manager:
+        found = (await manager.project.get_project(pb.GetProjectRequest(id="flytesnacks"))).project
+        assert [(domain.id, domain.name) for domain in found.domains] == [("qa", "Quality"), ("live", "live")]
+        await manager.projects.admit_write(ProjectId("flytesnacks", "live"))
+        with pytest.raises(UnknownDomain, match="use one of qa, live"):
+            await manager.projects.admit_write(ProjectId("flytesnacks", "development"))
 
 
 @pytest.mark.parametrize(
