@@ -4,6 +4,7 @@ from flyteidl2.core import literals_pb2, types_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 
 from flyte_manager.domain.errors import Invalid
+from flyte_manager.wire.bounds import NegativeTime
 from flyte_manager.wire.times import seconds
 
 _TYPES = {
@@ -29,9 +30,11 @@ class WrongSignal(Invalid):
 
 
 def check_condition(condition: run_definition_pb2.ConditionAction) -> None:
-    """Raises BadConditionType."""
+    """Raises BadConditionType, NegativeTime."""
     if condition.type.WhichOneof("type") != "simple" or condition.type.simple not in _TYPES:
         raise BadConditionType(name=condition.name)
+    if (timeout := seconds(condition.timeout)) < 0:
+        raise NegativeTime(what=f"timeout of condition {condition.name!r}", seconds=timeout)
 
 
 def timeout_seconds(spec: bytes) -> float:

@@ -57,6 +57,22 @@ def task_spec(
     return spec
 
 
+def bounded(
+    *, runtime: float = 0, queued: float = 0, deadline: float = 0, retries: int = 0, backoff: float = 0, cpu: str = "1"
+) -> task_definition_pb2.TaskSpec:
+    """A task with these bounds, in seconds."""
+    spec = task_spec(retries=retries, backoff=backoff, cpu=cpu)
+    metadata = spec.task_template.metadata
+    for duration, seconds in (
+        (metadata.timeout, runtime),
+        (metadata.timeouts.queued_timeout, queued),
+        (metadata.timeouts.deadline, deadline),
+    ):
+        if seconds:
+            duration.CopyFrom(Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9)))
+    return spec
+
+
 def new_run(
     name: str = "r1",
     *,

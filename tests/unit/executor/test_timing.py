@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from flyteidl2.task import task_definition_pb2
-from google.protobuf.duration_pb2 import Duration
 
 from flyte_manager.domain.attempts import ErrorKind, Failure, StopReason
 from flyte_manager.domain.bounds import Limit, Limits
@@ -18,7 +17,7 @@ from flyte_manager.executor.controller import Done, Requeue
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle
 from tests.fakes.middle import middle as open_middle
-from tests.fakes.orders import action_id, new_condition, new_run, new_task, task_spec
+from tests.fakes.orders import action_id, bounded, new_condition, new_run, new_task, task_spec
 from tests.fakes.passing_time import PassingTime
 
 ROOT = action_id()
@@ -30,21 +29,6 @@ Open = Callable[..., Opened]
 def pods(tmp_path: Path, clock: FakeClock) -> Open:
     """A world that leaves it to the executor to count max_runtime."""
     return lambda **more: open_middle(tmp_path, clock, kind=World.PODS, **more)
-
-
-def bounded(
-    *, runtime: float = 0, queued: float = 0, deadline: float = 0, retries: int = 0, backoff: float = 0, cpu: str = "1"
-) -> task_definition_pb2.TaskSpec:
-    spec = task_spec(retries=retries, backoff=backoff, cpu=cpu)
-    metadata = spec.task_template.metadata
-    for duration, seconds in (
-        (metadata.timeout, runtime),
-        (metadata.timeouts.queued_timeout, queued),
-        (metadata.timeouts.deadline, deadline),
-    ):
-        if seconds:
-            duration.CopyFrom(Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9)))
-    return spec
 
 
 async def begin(middle: Middle, spec: task_definition_pb2.TaskSpec, name: str = "r1") -> Done | Requeue:
