@@ -5,6 +5,7 @@ wake-ups (watchers), never before: what a client was told is on disk (DESIGN.md 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -31,6 +32,8 @@ from flyte_manager.ledger.watch import known_action
 from flyte_manager.ledger.work import Work
 from flyte_manager.store import actions, attempts, runs, tasks
 from flyte_manager.store.engine import Database, Transaction
+
+log = logging.getLogger(__name__)
 
 Listener = Callable[[Action], None]
 T = TypeVar("T")
@@ -170,20 +173,22 @@ class Ledger:
     async def abort_run(self, run: RunId, reason: str) -> None:
         """Ends every live action of the run; a run that has ended stays as it is. Raises UnknownRun."""
 
-        def write(work: Work) -> None:
+        def write(work: Work) -> bool:
             if runs.get(work.tx.connection, run) is None:
                 raise UnknownRun(name=run.name, project=run.project, domain=run.domain)
-            work.abort(known_action(work.tx.connection, ActionId(run, ROOT)), reason)
+            return work.abort(known_action(work.tx.connection, ActionId(run, ROOT)), reason)
 
-        await self.transact(write)
+        if not await self.transact(write):
+            log.info("run %s has ended: nothing to abort", run)
 
     async def abort_action(self, action: ActionId, reason: str) -> None:
-        """Ends the action and all below it. Raises UnknownAction."""
+        """Ends the action and all below it; one that has ended stays as it is. Raises UnknownAction."""
 
-        def write(work: Work) -> None:
-            work.abort(known_action(work.tx.connection, action), reason)
+        def write(work: Work) -> bool:
+            return work.abort(known_action(work.tx.connection, action), reason)
 
-        await self.transact(write)
+        if not await self.transact(write):
+            log.info("action %s has ended: nothing to abort", action)
 
     async def signal(self, action: ActionId, value: bytes) -> None:
         """Answers a condition. The same answer again is fine. Raises UnknownAction, NotACondition, SignalledAlready."""

@@ -59,10 +59,12 @@ class Work:
         told = AttemptReport(action.attempt_id, Phase.FAILED, self.at, failure=failure)
         self.save(lifecycle.report(action, self.attempt(told.attempt), told, lifecycle.NO_RETRIES), action)
 
-    def abort(self, action: Action, reason: str) -> None:
-        """Ends the action, and all below it."""
+    def abort(self, action: Action, reason: str) -> bool:
+        """Ends the action, and all below it; false when it has ended already."""
         attempt = attempts.get(self.tx.connection, action.attempt_id)
-        self.save(lifecycle.abort(action, attempt, reason=reason, at=self.at), action)
+        change = lifecycle.abort(action, attempt, reason=reason, at=self.at)
+        self.save(change, action)
+        return change.action is not None
 
     def _abort_below(self, ended: Action) -> None:
         """All levels at once: a tree may be a thousand actions wide or deep."""
