@@ -77,3 +77,30 @@ def test_an_abort_can_be_repeated_and_changes_nothing_that_has_ended(user: User)
 
 def test_an_abort_of_an_unknown_run_is_told(user: User) -> None:
     assert "not found" in user.flyte("abort", "run", "never-made", code=1).lower()
+
+
+def test_an_abort_at_any_moment_leaves_one_end_and_no_process(user: User, manager: Manager) -> None:
+    """While they start, run and end."""
+    orders = [{"task": "bounds.short", "inputs": {"seconds": 0.3}, "wait": False} for _ in range(12)]
+    runs = [each["name"] for each in user.runs(*orders)]
+    more = [user.begin("bounds.waits_to_be_tried_again"), user.begin("endless.stubborn")]
+    for run in (*runs, *more):
+        abort(manager, run)
+    ends = {run: user.details(run) for run in (*runs, *more)}
+    phases = {run: ended["status"]["phase"] for run, ended in ends.items()}
+    assert set(phases.values()) <= {"ACTION_PHASE_ABORTED", "ACTION_PHASE_SUCCEEDED"}
+    assert [phases[run] for run in more] == ["ACTION_PHASE_ABORTED"] * 2
+    known = {manager.pid, manager.zygote()}
+    eventually(lambda: set(manager.processes()) <= known, GRACE, what="the end of the tasks")
+    for run in ends:
+        abort(manager, run)
+    after = {run: user.details(run) for run in ends}
+    for run, ended in ends.items():
+        assert after[run]["status"] == ended["status"]
+        assert [each["phase"] for each in after[run]["attempts"]] == [each["phase"] for each in ended["attempts"]]
+    assert manager.last_log.count("nothing to abort") >= len(ends)
+
+
+def abort(manager: Manager, run: str) -> None:
+    body = {"runId": {"project": "flytesnacks", "domain": "development", "name": run}, "reason": "enough"}
+    manager.call("workflow.RunService/AbortRun", body).raise_for_status()

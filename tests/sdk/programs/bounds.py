@@ -75,7 +75,7 @@ async def crowded() -> str:
     return "there was room"
 
 
-@env.task(retries=9)
+@env.task(retries=flyte.RetryStrategy(count=9, backoff=flyte.Backoff(base=timedelta(minutes=1))))
 async def waits_to_be_tried_again() -> int:
     raise ValueError("again")
 
