@@ -10,7 +10,7 @@ PREFIX ?= $(HOME)/.local
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-kubernetes check docs bench bench-kubernetes clean install lock
+.PHONY: help build run demo test soak test-kubernetes check docs bench bench-kubernetes clean install lock
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: build ## start a manager on free ports, run an example through the SDK, sh
 
 test: build ## run all tests that need no cluster
 	@exec $(PY) -m pytest -m "not bench and not kubernetes"
+
+soak: build ## play 50,000 histories of the simulation (an hour)
+	@exec $(PY) -m tests.chaos.simulated --seeds 50000
 
 # The first time builds Kubernetes, which takes minutes: here, where it can be seen, and not within a test.
 test-kubernetes: build ## run the tests on Kubernetes: the cluster of KUBECONFIG, else a real one that they start
