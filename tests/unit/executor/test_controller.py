@@ -212,6 +212,31 @@ async def test_the_start_and_each_resync_bring_what_is_listed_but_not_what_waits
     assert "listing what is to be done failed" in caplog.text
 
 
+async def test_what_is_done_for_now_is_looked_at_again_in_time_and_whenever_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[str] = []
+    answers = {"soon": [Done(0.05), Done()], "told": [Done(30), Done(30)], "listed": [Done(30)] * 9}
+
+    async def list_all() -> Iterable[str]:
+        return ["listed"]
+
+    async def reconcile(key: str) -> Done:
+        turns.append(key)
+        return answers[key].pop(0)
+
+    monkeypatch.setattr(module, "RESYNC_SECONDS", 0.1)
+    async with running(reconcile, list_all) as controller:
+        controller.enqueue("soon")
+        controller.enqueue("told")
+        await until(lambda: turns.count("soon") == 2)
+        controller.enqueue("told")
+        await until(lambda: turns.count("told") == 2 and turns.count("listed") >= 3)
+        alarms = dict(controller._alarms)
+        assert sorted(alarms) == ["listed", "told"]
+    assert all(alarm.cancelled() for alarm in alarms.values())
+
+
 async def test_at_the_end_no_timer_is_left() -> None:
     async def reconcile(_key: str) -> Requeue:
         return Requeue(0.1)
