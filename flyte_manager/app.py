@@ -55,8 +55,9 @@ from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.ledger.watch import Reader
-from flyte_manager.rpc.edge import ConnectApp, Edge, connect_app
+from flyte_manager.rpc.edge import ConnectApp, DescribedApplication, Edge, connect_app, with_streams
 from flyte_manager.rpc.gate import Gate
+from flyte_manager.rpc.grpc_services import with_grpc_services
 from flyte_manager.rpc.routes import build_app
 from flyte_manager.rpc.server import Listener, Servers, run
 from flyte_manager.services.actions import ActionsService
@@ -76,6 +77,7 @@ from flyte_manager.services.run_logs import RunLogsService
 from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.services.secret import SecretService
 from flyte_manager.services.state import StateService
+from flyte_manager.services.state_streams import StateStreams
 from flyte_manager.services.task import TaskService
 from flyte_manager.store.engine import Database
 from flyte_manager.worlds import Middle, Parts, may_be_pods
@@ -217,7 +219,7 @@ async def _operate(controller: Controller[ActionId], parts: Parts) -> None:
 
 
 def _listeners(settings: Settings, middle: Middle, parts: Parts, stopping: asyncio.Event) -> Sequence[Listener]:
-    services = _services(middle, parts, Edge(stopping=stopping))
+    edge = Edge(stopping=stopping)
     allowed = (*settings.server.allowed_hosts, *parts.allowed_hosts)
     runs, queue = settings.manager.runs_service, settings.manager.queue_service
 
@@ -225,6 +227,7 @@ def _listeners(settings: Settings, middle: Middle, parts: Parts, stopping: async
         await middle.database.ping()
         return await parts.ready()
 
+    services = with_grpc_services(_services(middle, parts, edge), ready=ready, edge=edge)
     api = Gate(build_app(services, parts.routes, ready=ready, aliases=ALIASES), allowed_hosts=allowed)
     health = Gate(build_app([], ready=ready), allowed_hosts=allowed)
     health_port = settings.manager.executor.health_probe_port
@@ -247,6 +250,7 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
     )
     orders = RunOrders(reader, projects, parts.blobs, parts.world)
     cached = CacheCalls(projects, Cache(middle.database, _now), parts.blobs, _now)
+    state = StateService(reader, ledger)
     user, full_name = os_user()
     return [
         connect_app(
@@ -256,7 +260,10 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
             ),
             edge=edge,
         ),
-        connect_app(StateServiceASGIApplication, StateService(reader, ledger), edge=edge),
+        with_streams(
+            connect_app(StateServiceASGIApplication, state, edge=edge),
+            connect_app(DescribedApplication, StateStreams(state), edge=edge),
+        ),
         connect_app(QueueServiceASGIApplication, QueueService(ledger, enqueue), edge=edge),
         connect_app(ActionsServiceASGIApplication, ActionsService(reader, ledger, enqueue, _now), edge=edge),
         connect_app(DataProxyServiceASGIApplication, data, edge=edge),

@@ -13,9 +13,9 @@ more.
 import asyncio
 import re
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
@@ -24,10 +24,10 @@ from connectrpc.server import ConnectASGIApplication
 
 from flyte_manager.rpc.asgi import ASGIApp, Receive, Scope, Send, header_values
 from flyte_manager.rpc.codecs import BinaryCodec, JsonCodec
-from flyte_manager.rpc.errors import STOPPING, to_connect
+from flyte_manager.rpc.errors import STOPPING, to_connect, was_cancelled
 from flyte_manager.rpc.guard import Guard
 from flyte_manager.rpc.gzip import BoundedGzip
-from flyte_manager.rpc.refusals import content_type, has_trailers, is_grpc, refuse
+from flyte_manager.rpc.refusals import content_type, has_trailers, is_framed, is_grpc, refuse
 
 GENERATED = "flyteidl2."
 LARGEST_MESSAGE = 64 << 20
@@ -80,9 +80,12 @@ class Edge:
             if messages is not None:
                 await messages.aclose()
 
+    # The request of a stream in both directions is the iterator of its messages: all the rest is the same.
+    intercept_bidi_stream = intercept_server_stream
+
     def _told(self, error: BaseException, wait: asyncio.Timeout, ctx: Context) -> ConnectError:
         """What the client is told about the end of its call."""
-        if isinstance(error, TimeoutError) and wait.expired():
+        if wait.expired() and (isinstance(error, TimeoutError) or was_cancelled(error)):
             if self._stopping.is_set():
                 return ConnectError(Code.UNAVAILABLE, STOPPING)
             return ConnectError(Code.DEADLINE_EXCEEDED, "the call took longer than the deadline that the client set")
@@ -115,6 +118,27 @@ class WithCodecs(ConnectASGIApplication[Any]):
         )
 
 
+class Described(Protocol):
+    """A service for which there is no generated application."""
+
+    @property
+    def name(self) -> str: ...
+
+    def endpoints(self) -> Mapping[str, Any]: ...
+
+
+class DescribedApplication(ConnectASGIApplication[Described]):
+    """What the generated classes are, for services that tell their methods themselves."""
+
+    def __init__(self, service: Described, **settings: Any) -> None:
+        super().__init__(service=service, endpoints=lambda service: service.endpoints(), **settings)
+        self._path = f"/{service.name}"
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectApp:
     """One service, ready to be mounted at `/{service}/`."""
@@ -142,6 +166,21 @@ def connect_app(app_class: Callable[..., ConnectASGIApplication[Any]], service: 
             await guarded(scope, receive, send)
 
     return ConnectApp(service=name, methods=application.implemented, app=checked)
+
+
+def with_streams(unary: ConnectApp, streams: ConnectApp) -> ConnectApp:
+    """`unary`, with the methods of `streams` in their place where the client frames its messages.
+
+    A unary call of gRPC is a stream of one message each way, so a method may be both, as StateService's Put and Get
+    were streams once and are unary now.
+    """
+    paths = frozenset(f"/{streams.service}/{method}" for method in streams.methods)
+
+    async def chosen(scope: Scope, receive: Receive, send: Send) -> None:
+        framed = scope["path"] in paths and is_framed(content_type(scope))
+        await (streams if framed else unary).app(scope, receive, send)
+
+    return ConnectApp(service=unary.service, methods=unary.methods, app=chosen)
 
 
 def malformed(scope: Scope) -> str | None:

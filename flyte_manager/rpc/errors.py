@@ -66,20 +66,27 @@ log = logging.getLogger(__name__)
 def to_connect(error: BaseException, *, where: str) -> ConnectError:
     """The error as the client may see it. `where` names the call, for the log.
 
-    A CancelledError that somebody asked for (the server at its end, the guard when the client has gone) is taken back
-    from the task and told as UNAVAILABLE; one that nobody asked for is a fault like any other exception.
+    A cancel that somebody asked for (the server at its end, the guard when the client has gone) is taken back from the
+    task and told as UNAVAILABLE; a CancelledError that nobody asked for is a fault like any other exception. connectrpc
+    shows a cancel as CANCELED to who reads the client's messages, and so the end of a client that left.
     """
-    if isinstance(error, ConnectError) and error.code is not Code.CANCELED:
+    task = asyncio.current_task()
+    if was_cancelled(error) and task is not None and task.cancelling():
+        task.uncancel()
+        return ConnectError(Code.UNAVAILABLE, STOPPING)
+    if isinstance(error, ConnectError):
         return error
     if isinstance(error, Refusal):
         for kind in type(error).__mro__:
             if kind in CODES:
                 return ConnectError(CODES[kind], str(error))
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-        task.uncancel()
-        return ConnectError(Code.UNAVAILABLE, STOPPING)
     return hidden(error, where=where)
+
+
+def was_cancelled(error: BaseException) -> bool:
+    return isinstance(error, asyncio.CancelledError) or (
+        isinstance(error, ConnectError) and error.code is Code.CANCELED
+    )
 
 
 def hidden(error: BaseException, *, where: str) -> ConnectError:

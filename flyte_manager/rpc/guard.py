@@ -3,7 +3,8 @@
     client ──body──▶ limit ──▶ application ──messages──▶ client
        └──── disconnect ────▶ cancel
 
-- The body is bounded, by Content-Length before a byte is read and by counting while it is read.
+- The body is bounded, by Content-Length before a byte is read and by counting while it is read; in a stream each
+  message is, by the length that its head announces.
 - connectrpc looks for a disconnect only at the next message, so a quiet stream would stay for ever. Once the body is
   complete we own the wait for the disconnect and cancel the handler when it comes. A unary call gets this watcher only
   after a moment, so that the fast ones don't pay for it.
@@ -20,6 +21,7 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
 from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send, header_values
+from flyte_manager.rpc.bodies import body_of
 from flyte_manager.rpc.gzip import too_large
 from flyte_manager.rpc.refusals import CONNECT_STREAM, content_type, is_grpc, is_grpc_web, refuse
 
@@ -56,10 +58,9 @@ class GuardedCall:
     """One request. Lives in the task that the server made for it."""
 
     __slots__ = (
-        "_body_read",
+        "_body",
         "_ended",
         "_gone",
-        "_limit",
         "_lock",
         "_receive",
         "_scope",
@@ -77,8 +78,7 @@ class GuardedCall:
         assert task is not None
         self._task = task
         self._scope, self._receive, self._send = scope, receive, send
-        self._limit = limit
-        self._body_read = 0
+        self._body = body_of(scope, limit)
         self._whole = False
         self._gone = asyncio.Event()
         self._started = self._trailers = self._ended = False
@@ -108,9 +108,7 @@ class GuardedCall:
         if message["type"] == "http.disconnect":
             self._gone.set()
             return message
-        self._body_read += len(message.get("body", b""))
-        if self._body_read > self._limit:
-            raise ConnectError(Code.RESOURCE_EXHAUSTED, too_large(self._limit))
+        self._body.feed(message.get("body", b""))
         if not message.get("more_body", False):
             self._whole = True
             self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._watch_from_now)

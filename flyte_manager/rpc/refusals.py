@@ -59,6 +59,11 @@ def is_grpc_web(kind: bytes) -> bool:
     return kind == GRPC_WEB or kind.startswith(GRPC_WEB + b"+")
 
 
+def is_framed(kind: bytes) -> bool:
+    """Whether messages have heads that tell their lengths."""
+    return kind.startswith(CONNECT_STREAM) or is_grpc(kind) or is_grpc_web(kind)
+
+
 def has_trailers(scope: Scope) -> bool:
     """Whether the connection can carry trailers: HTTP/2 can."""
     return "http.response.trailers" in scope.get("extensions", {})

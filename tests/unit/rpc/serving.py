@@ -21,10 +21,12 @@ from flyteidl2.workflow.state_service_pb2 import (
 )
 
 from flyte_manager.domain.errors import Missing
-from flyte_manager.rpc.edge import LARGEST_MESSAGE, Edge, connect_app
+from flyte_manager.rpc.edge import LARGEST_MESSAGE, DescribedApplication, Edge, connect_app, with_streams
 from flyte_manager.rpc.gate import Gate
+from flyte_manager.rpc.grpc_services import with_grpc_services
 from flyte_manager.rpc.routes import Route, build_app
 from flyte_manager.rpc.server import Listener, Servers
+from flyte_manager.services.state_streams import StateStreams
 
 GET = "/flyteidl2.workflow.StateService/Get"
 WATCH = "/flyteidl2.workflow.StateService/Watch"
@@ -138,7 +140,10 @@ async def serve(
     """The test service on two free ports, `api` and `second`."""
     stopping = asyncio.Event()
     service = Service()
-    services = [connect_app(StateServiceASGIApplication, service, edge=Edge(stopping=stopping, limit=limit))]
+    edge = Edge(stopping=stopping, limit=limit)
+    unary = connect_app(StateServiceASGIApplication, service, edge=edge)
+    streams = connect_app(DescribedApplication, StateStreams(service), edge=edge)
+    services = with_grpc_services([with_streams(unary, streams)], ready=ready, edge=edge)
     app = Gate(
         build_app(services, extra, ready=ready, aliases={"/flyteidl2.workflow.StateService/Read": GET}),
         allowed_hosts=allowed_hosts,
