@@ -123,7 +123,7 @@ class Reconciler:
         seen = await self._runtime.observe(action.attempt_id, begun=_begun(action))
         step = lifecycle.step(action, seen, await self._timing.left(action, seen))
         result = await self._act(action, seen, step)
-        return Done(step.after) if isinstance(result, Done) else result
+        return replace(result, after=min(result.after, step.after))
 
     async def _act(self, action: Action, seen: Observation, step: Step) -> Done | Requeue:
         match step.do:
@@ -251,7 +251,14 @@ class Reconciler:
         """A bound is reached. Reported first: one that was told to stop would look as if somebody else had done it."""
         plan = await self._plans.plan(action)
         log.info("%s: %s", action.attempt_id, failure.message if failure else "")
-        told = AttemptReport(action.attempt_id, Phase.TIMED_OUT, self._clock(), failure=failure, events=seen.events)
+        told = AttemptReport(
+            action.attempt_id,
+            Phase.TIMED_OUT,
+            self._clock(),
+            failure=failure,
+            events=seen.events,
+            place=seen.place,
+        )
         self._admission.release(action.id)
         await self._ledger.report(told, plan.budget)
         if seen.presence is Presence.ALIVE:
