@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt
+from flyte_manager.domain.bounds import Bound
 from flyte_manager.domain.ids import ROOT, ActionId, RunId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
 from flyte_manager.store import actions, attempts, runs
@@ -123,6 +124,11 @@ def _agrees(action: Action, world: World) -> None:
     life = world.lives.get(action.attempt_id)
     if action.phase is Phase.SUCCEEDED:
         _expect(life is not None and life.ending is Ending.GOOD, f"{action.id} SUCCEEDED without having done so")
+    if action.phase is Phase.TIMED_OUT:
+        bounds = {bound.value for bound in Bound}
+        _expect(
+            action.failure is not None and action.failure.code in bounds, f"{action.id} is TIMED_OUT without a bound"
+        )
     if action.phase is Phase.FAILED and life is not None and life.ending is Ending.GOOD:
         meddled = action.failure is not None and action.failure.code == "Meddling"
         _expect(meddled, f"{action.id} FAILED though it ended well")

@@ -47,6 +47,10 @@ class Call:
     cpu: int = 1
     timeout: int = 0
     """seconds, of a condition"""
+    max_runtime: int = 0
+    queued_timeout: int = 0
+    deadline: int = 0
+    """seconds; 0 = no bound"""
     fates: list[Fate] = field(default_factory=list)
     """of the attempts in order; those after the last one end well at once"""
     calls: "list[Call]" = field(default_factory=list)
@@ -141,6 +145,9 @@ def _task(random: Random, name: str, *, depth: int, left: list[int]) -> Call:
         retries=random.choice((0, 0, 1, 2)),
         backoff=random.choice((0, 0, 2)),
         cpu=random.choice((1, 1, 2)),
+        max_runtime=_bound(random, 1, 20),
+        queued_timeout=_bound(random, 1, 30),
+        deadline=_bound(random, 5, 60),
         together=random.random() < 0.6,
         forgiving=random.random() < 0.2,
     )
@@ -157,6 +164,10 @@ def _task(random: Random, name: str, *, depth: int, left: list[int]) -> Call:
         else:
             call.calls.append(_task(random, below, depth=depth + 1, left=left))
     return call
+
+
+def _bound(random: Random, least: int, most: int) -> int:
+    return random.randint(least, most) if random.random() < 0.1 else 0
 
 
 def _seconds(random: Random) -> float:

@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from flyteidl2.task import task_definition_pb2
 
 from flyte_manager.domain.actions import Action, Budget
 from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure
@@ -333,10 +334,19 @@ def simulate(seed: int, *, trace: Trace | None = None) -> Simulation:
             simulation.disk.close()
 
 
-def _spec(call: Call) -> Any:
-    return task_spec(
+def _spec(call: Call) -> task_definition_pb2.TaskSpec:
+    spec = task_spec(
         f"sim.{call.name}", retries=call.retries, backoff=float(call.backoff), cpu=str(call.cpu), outputs=True
     )
+    metadata = spec.task_template.metadata
+    for duration, seconds in (
+        (metadata.timeout, call.max_runtime),
+        (metadata.timeouts.queued_timeout, call.queued_timeout),
+        (metadata.timeouts.deadline, call.deadline),
+    ):
+        if seconds:
+            duration.FromSeconds(seconds)
+    return spec
 
 
 def _order(call: Call, parent: ActionId) -> NewAction:

@@ -57,7 +57,7 @@ class World:
     wake: Wake | None = None
     """of the manager that lives now"""
 
-    def start(self, attempt: AttemptId) -> None:
+    def start(self, attempt: AttemptId, run_seconds: float) -> None:
         if attempt in self.lives or attempt in self.forbidden:
             return
         alive = [each for each in self.alive(attempt.action) if each != attempt]
@@ -65,6 +65,8 @@ class World:
             self.troubles.append(f"{attempt} was started while {alive[0]} lives")
         life = self.lives[attempt] = Life(self.clock())
         life.task = asyncio.create_task(self._live(attempt, life), name=f"attempt {attempt}")
+        if run_seconds:
+            self._kill_later(run_seconds, attempt, life, StopReason.TIMEOUT)
 
     def stop(self, attempt: AttemptId) -> None:
         life = self.lives.get(attempt)
@@ -72,7 +74,7 @@ class World:
             self.forbidden.add(attempt)
         elif not life.stopped and life.presence is Presence.ALIVE:
             life.stopped = True
-            asyncio.get_running_loop().call_later(self.random.uniform(0, GRACE_SECONDS), self._kill, attempt, life)
+            self._kill_later(self.random.uniform(0, GRACE_SECONDS), attempt, life, StopReason.ABORTED)
 
     def alive(self, action: ActionId | None = None) -> list[AttemptId]:
         return [
@@ -94,11 +96,14 @@ class World:
         presence = Presence.VANISHED if ending is Ending.VANISHED else Presence.EXITED
         self._end(attempt, life, presence=presence, code=code, reason=reason)
 
-    def _kill(self, attempt: AttemptId, life: Life) -> None:
+    def _kill_later(self, seconds: float, attempt: AttemptId, life: Life, reason: StopReason) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._kill, attempt, life, reason)
+
+    def _kill(self, attempt: AttemptId, life: Life, reason: StopReason) -> None:
         if life.presence is Presence.ALIVE:
             assert life.task is not None
             life.task.cancel()
-            self._end(attempt, life, presence=Presence.EXITED, code=-15, reason=StopReason.ABORTED)
+            self._end(attempt, life, presence=Presence.EXITED, code=-15, reason=reason)
 
     def _end(self, attempt: AttemptId, life: Life, *, presence: Presence, code: int, reason: StopReason | None) -> None:
         life.presence = presence
@@ -128,7 +133,7 @@ class SimulatedRuntime:
         await self._way()
         if self.world.random.random() < 0.05:
             raise LaunchDelayed(problem="no room: the world is full for a moment")
-        self.world.start(launch.attempt)
+        self.world.start(launch.attempt, launch.run_seconds)
         await self._way()
 
     async def observe(self, attempt: AttemptId, *, begun: bool = False) -> Observation:  # noqa: ARG002
