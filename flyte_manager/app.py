@@ -44,6 +44,7 @@ from flyte_manager.domain.bounds import Limit, Limits
 from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.tasks import World
+from flyte_manager.executor.caching import Caching
 from flyte_manager.executor.controller import Controller, Done, Requeue
 from flyte_manager.executor.launching import Launching
 from flyte_manager.executor.outcome import Outcomes
@@ -186,6 +187,15 @@ def _executor(middle: Middle, parts: Parts, *, endpoint: str, limits: Limits) ->
             plans=plans,
             world=parts.world,
             countdowns=Countdowns(_now, asyncio.get_running_loop().time),
+        ),
+        caching=Caching(
+            cache=Cache(middle.database, _now),
+            ledger=middle.ledger,
+            reader=middle.reader,
+            plans=plans,
+            blobs=parts.blobs,
+            clock=_now,
+            wake=middle.wake,
         ),
     )
 

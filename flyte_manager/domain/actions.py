@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from flyte_manager.domain.attempts import Attempt, Failure
+from flyte_manager.domain.caching import CacheStatus
 from flyte_manager.domain.ids import ROOT, ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Kind, Phase
 
@@ -85,6 +86,9 @@ class Action:
     input_uri: str = ""
     base_uri: str = ""
     cache_key: str = ""
+    """equal for equal calls, within project and domain; empty: it is not cached"""
+    cache_status: CacheStatus = CacheStatus.DISABLED
+    """of its latest attempt"""
     output_uri: str = ""
     reason: str = ""
     """why it waits, or why it was aborted"""

@@ -31,6 +31,7 @@ from flyte_manager.domain.attempts import (
     Transition,
 )
 from flyte_manager.domain.bounds import UNBOUNDED, Left, exceeded
+from flyte_manager.domain.caching import CacheStatus
 from flyte_manager.domain.errors import Invalid
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
@@ -96,6 +97,7 @@ def report(action: Action, attempt: Attempt, told: AttemptReport, budget: Budget
         started_at=action.started_at or after.started_at,
         ended_at=after.ended_at,
         output_uri=after.output_uri,
+        cache_status=after.cache_status,
     )
     return Change(new, (after,))
 
@@ -231,6 +233,8 @@ def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
         events=_joined(attempt.events, told.events),
         logs_available=attempt.logs_available or started is not None,
         place=told.place or attempt.place,
+        cache_status=told.cache_status or attempt.cache_status,
+        cache_source=told.cache_source or attempt.cache_source,
     )
 
 
@@ -267,6 +271,7 @@ def _failed(action: Action, attempt: Attempt, told: AttemptReport, budget: Budge
         failure=failure,
         ended_at=attempt.ended_at,
         output_uri=attempt.output_uri,
+        cache_status=attempt.cache_status,
     )
     return Change(final, (attempt,))
 
@@ -282,4 +287,5 @@ def _requeued(action: Action, *, at: datetime, not_before: datetime | None) -> A
         ended_at=None,
         not_before=not_before,
         output_uri=action.output_prefix(action.attempt + 1),
+        cache_status=CacheStatus.DISABLED,
     )

@@ -20,6 +20,7 @@ class NewRun:
     input_uri: str
     base_uri: str
     run_spec: bytes
+    cache_key: str = ""
     source: int = 0
     relation: str = ""
     related_to: str = ""

@@ -49,8 +49,10 @@ class TaskPlan:
     """None: as the run says"""
     unsupported: str = ""
     """why this manager can't run it, with the cure"""
-    not_enforced: Sequence[str] = ()
-    """settings that the task carries and that don't take effect yet"""
+    cache_serialize: bool = False
+    """of equal calls one runs, the others wait for its outputs"""
+    cache_max_age: float = 0.0
+    """seconds since outputs were kept; 0 = any"""
     bounds: Sequence[Allowance] = ()
     """how long it may wait, run and live; empty: as long as it takes"""
 

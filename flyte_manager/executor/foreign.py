@@ -57,6 +57,7 @@ class ForeignOrders:
                 input_uri=found.input_uri,
                 base_uri=base,
                 run_spec=_run_spec(found).SerializeToString(deterministic=True),
+                cache_key=found.cache_key,
             )
         return NewAction(
             id=found.id,

@@ -97,8 +97,6 @@ class Launching:
         notes.extend(
             f"{NAMES[each.bound][0]} is {span(each.seconds)}: {each.why}" for each in plan.bounds if each.asked
         )
-        if plan.not_enforced:
-            notes.append(f"{' and '.join(plan.not_enforced)} of this task: not enforced yet by this manager")
         return tuple(notes)
 
     async def _inputs(self, action: Action) -> Mapping[str, str]:

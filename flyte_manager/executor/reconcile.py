@@ -17,6 +17,7 @@ from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Clock, LaunchDelayed, LaunchRefused, Runtime, Unsettled
 from flyte_manager.domain.tasks import TaskPlan
 from flyte_manager.executor.admission import DEFAULT_CPU, DEFAULT_MEMORY, Admission, Demand
+from flyte_manager.executor.caching import UNCACHED, Caching, Looked
 from flyte_manager.executor.controller import Done, Requeue
 from flyte_manager.executor.launching import Launching, SecretMissing
 from flyte_manager.executor.outcome import Outcomes, running, sharpened
@@ -57,6 +58,7 @@ class Reconciler:
         resources: Resources,
         clock: Clock,
         timing: Timing,
+        caching: Caching,
     ) -> None:
         self._reader = reader
         self._rows = Rows(reader, ledger)
@@ -69,6 +71,7 @@ class Reconciler:
         self._resources = resources
         self._clock = clock
         self._timing = timing
+        self._caching = caching
 
     async def list_all(self) -> Iterable[ActionId]:
         """All that must be looked at: what has not ended in the rows, but for those in line: their turn wakes them."""
@@ -164,14 +167,23 @@ class Reconciler:
                 raise LaunchRefused(problem=plan.unsupported)
         except Refusal as refusal:
             return await self._refuse(action, refusal)
+        looked = await self._caching.look_up(action, plan)
+        if looked.hit is not None:
+            self._admission.release(action.id)
+            await self._ledger.report(looked.hit, plan.budget)
+            return Done()
+        if looked.waits:
+            self._admission.release(action.id)
+            await self._report_waiting(action, looked.waits, looked)
+            return Requeue(looked.after) if looked.after else Done()
         reason = self._admission.ask(action, _demand(plan))
         if reason:
             # what is free changes with each start and end: the row tells what was at first
             first = action.reason if _waits_for(action.reason) == _waits_for(reason) else reason
             return await self._report_waiting(action, first)
-        return await self._start(action, plan)
+        return await self._start(action, plan, looked)
 
-    async def _start(self, action: Action, plan: TaskPlan) -> Done | Requeue:
+    async def _start(self, action: Action, plan: TaskPlan, looked: Looked) -> Done | Requeue:
         run = await self._reader.run(action.id.run)
         try:
             settings = self._plans.settings(run)
@@ -190,8 +202,8 @@ class Reconciler:
             raise
         seen = await self._runtime.observe(action.attempt_id)
         if seen.presence is Presence.ALIVE and seen.failure is None:
-            return await self._report_progress(action, seen)
-        return await self._report_end(action, seen)
+            return await self._report_progress(action, seen, looked)
+        return await self._report_end(action, seen, looked)
 
     def _clamping(self, plan: TaskPlan) -> Iterator[str]:
         asked, given = _demand(plan), self._admission.clamped(_demand(plan))
@@ -212,14 +224,14 @@ class Reconciler:
         await self._runtime.stop(former)
         return True
 
-    async def _report_waiting(self, action: Action, reason: str) -> Done:
+    async def _report_waiting(self, action: Action, reason: str, looked: Looked = UNCACHED) -> Done:
         if action.phase is not Phase.WAITING_FOR_RESOURCES or action.reason != reason:
             phase = Phase.WAITING_FOR_RESOURCES
             told = AttemptReport(action.attempt_id, phase, self._clock(), reason=reason)
-            await self._ledger.report(told, lifecycle.NO_RETRIES)  # which count only at the end
+            await self._ledger.report(looked.told(told), lifecycle.NO_RETRIES)  # which count only at the end
         return Done()
 
-    async def _report_progress(self, action: Action, seen: Observation) -> Done:
+    async def _report_progress(self, action: Action, seen: Observation, looked: Looked = UNCACHED) -> Done:
         plan = await self._plans.plan(action)
         self._admission.adopt(action, _demand(plan))
         if seen.phase is Phase.QUEUED:
@@ -235,12 +247,13 @@ class Reconciler:
             reason=seen.reason,
             place=seen.place,
         )
-        await self._ledger.report(told, plan.budget)
+        await self._ledger.report(looked.told(told), plan.budget)
         return Done()
 
-    async def _report_end(self, action: Action, seen: Observation) -> Done:
+    async def _report_end(self, action: Action, seen: Observation, looked: Looked = UNCACHED) -> Done:
         plan = await self._plans.plan(action)
         told = await self._outcomes.report(action, plan=plan, seen=seen, now=self._clock())
+        told = await self._caching.ended(action, plan, told, looked)
         self._admission.release(action.id)
         await self._ledger.report(told, plan.budget)
         if told.phase is Phase.SUCCEEDED:  # after a failure children of this attempt may still read what it left

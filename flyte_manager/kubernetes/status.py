@@ -89,7 +89,7 @@ def status(history: ActionHistory) -> Status:
             "podName": _pod_name(history),
             "attempts": action.attempt,
             "systemFailures": action.system_failures,
-            "cacheStatus": 0,
+            "cacheStatus": action.cache_status.value,
             "conditions": _conditions(action, said),
             "phaseHistory": list(_phase_history(history))[-LONGEST_HISTORY:],
             "errorState": _error_state(action.failure),

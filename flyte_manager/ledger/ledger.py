@@ -30,7 +30,7 @@ from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.ledger.watch import known_action
 from flyte_manager.ledger.work import Work
-from flyte_manager.store import actions, attempts, runs, tasks
+from flyte_manager.store import actions, attempts, cache, runs, tasks
 from flyte_manager.store.engine import Database, Transaction
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,10 @@ class Ledger:
 
         def write(work: Work) -> None:
             action = known_action(work.tx.connection, told.attempt.action)
-            work.save(lifecycle.report(action, work.attempt(told.attempt), told, budget), action)
+            change = lifecycle.report(action, work.attempt(told.attempt), told, budget)
+            work.save(change, action)
+            if told.keep is not None and change.action is not None and change.action.final:
+                cache.put(work.tx, told.keep)
 
         await self.transact(write)
 
@@ -287,6 +290,7 @@ def _root(order: NewRun, at: datetime) -> Action:
         spec_digest=order.spec_digest,
         input_uri=order.input_uri,
         base_uri=order.base_uri,
+        cache_key=order.cache_key,
     )
     return _queued(action, at)
 

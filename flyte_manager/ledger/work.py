@@ -8,6 +8,7 @@ from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt, AttemptReport, Failure
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.ledger.cache import release
 from flyte_manager.ledger.watch import UnknownAttempt
 from flyte_manager.store import actions, attempts, runs
 from flyte_manager.store.engine import Transaction
@@ -37,6 +38,7 @@ class Work:
             runs.mirror(self.tx, after)
         self.changed.append(after)
         if after.final and not before.final:
+            release(self.tx, after)
             self._abort_below(after)
 
     def add(self, action: Action) -> Action:
@@ -78,4 +80,6 @@ class Work:
         written = [attempt for change in changes for attempt in change.attempts]
         if written:
             attempts.update(self.tx, *written)
+        for each in after:
+            release(self.tx, each)
         self.changed += after

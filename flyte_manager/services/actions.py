@@ -19,6 +19,7 @@ from flyte_manager.services.context import Context
 from flyte_manager.services.enqueue import Enqueue
 from flyte_manager.services.state import told_failure
 from flyte_manager.wire import ids
+from flyte_manager.wire.caching import status_of
 from flyte_manager.wire.conditions import check_literal
 from flyte_manager.wire.phases import phase_of
 from flyte_manager.wire.plan import parse_spec, retry_budget
@@ -53,7 +54,13 @@ class ActionsService(actions_service_connect.ActionsService):
         action = await self._reader.action(ids.action_id(request.action_id))
         phase = phase_of(request.status.phase)
         attempt = AttemptId(action.id, request.attempt or action.attempt)
-        told = AttemptReport(attempt, phase, self._clock(), failure=told_failure(phase, "ActionsService.Update"))
+        told = AttemptReport(
+            attempt,
+            phase,
+            self._clock(),
+            failure=told_failure(phase, "ActionsService.Update"),
+            cache_status=status_of(request.status.cache_status),
+        )
         budget = NO_RETRIES
         if action.kind is Kind.TASK:
             budget = retry_budget(parse_spec(await self._reader.spec(action.spec_digest)))

@@ -20,6 +20,7 @@ from flyte_manager.domain.tasks import World
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire import ids
+from flyte_manager.wire.caching import call_key
 from flyte_manager.wire.data import completed, content, inputs_hash
 from flyte_manager.wire.deployed import version_name
 from flyte_manager.wire.orders import spec_digest
@@ -80,6 +81,7 @@ class RunOrders:
             input_uri=input_uri,
             base_uri=base,
             run_spec=run_spec,
+            cache_key=await self._cache_key(spec, input_uri, inputs),
             source=request.source,
             relation=relation,
             related_to=request.run_spec.relation.related_to.name,
@@ -90,6 +92,12 @@ class RunOrders:
         if inputs is not None:
             await self.blobs.write(input_uri, inputs)
         return order
+
+    async def _cache_key(self, spec: task_definition_pb2.TaskSpec, uri: str, inputs: bytes | None) -> str:
+        """Not of the hash that the request brings: the inputs' context is in it, which counts for no call."""
+        if not spec.task_template.metadata.discoverable:
+            return ""
+        return call_key(spec, await self.blobs.read(uri) or b"" if inputs is None else inputs)
 
     async def _check_same(self, order: NewRun) -> None:
         """The ledger decides; this look beforehand keeps the inputs of a refused run out of the store."""

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from flyte_manager.domain.actions import Action, Resource, TaskName, TaskSummary
 from flyte_manager.domain.attempts import ErrorKind, Failure
+from flyte_manager.domain.caching import CacheStatus
 from flyte_manager.domain.filters import Order, Query
 from flyte_manager.domain.ids import ROOT, ActionId, RunId
 from flyte_manager.domain.phases import Kind, Phase
@@ -39,7 +40,7 @@ OLDEST = (Order("created_at", descending=False), Order("name", descending=False)
 _KEY = ("project", "domain", "run", "name")
 _BY_KEY = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for column in _KEY))
 _CHANGING = [
-    *("phase", "state", "attempt", "user_failures", "system_failures", "output_uri", "reason"),
+    *("phase", "state", "attempt", "user_failures", "system_failures", "output_uri", "reason", "cache_status"),
     *("error_kind", "error_code", "error_message", "error_recoverable", "value", "spec"),
     *("started_at", "ended_at", "not_before", "attempt_revision", "revision", "resource_name", "resource_uid"),
 ]
@@ -170,6 +171,7 @@ def _values(action: Action) -> dict[str, object]:
         "cache_key": action.cache_key,
         "output_uri": action.output_uri,
         "reason": action.reason,
+        "cache_status": action.cache_status.value,
         "error_kind": failure.kind.name if failure else "",
         "error_code": failure.code if failure else "",
         "error_message": failure.message if failure else "",
@@ -212,6 +214,7 @@ def _action(row: "sa.Row[Any]") -> Action:
         cache_key=row.cache_key,
         output_uri=row.output_uri,
         reason=row.reason,
+        cache_status=CacheStatus(row.cache_status),
         failure=failure(row),
         value=row.value or b"",
         started_at=row.started_at,

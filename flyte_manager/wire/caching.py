@@ -3,17 +3,18 @@
 import base64
 import hashlib
 from collections.abc import Iterable
+from typing import cast
 
 from flyteidl2.cacheservice import cacheservice_pb2 as pb
 from flyteidl2.cacheservice.v2 import cacheservice_pb2 as v2
-from flyteidl2.core import identifier_pb2, interface_pb2, literals_pb2
+from flyteidl2.core import catalog_pb2, identifier_pb2, interface_pb2, literals_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from flyte_manager.domain.actions import Action
-from flyte_manager.domain.caching import CacheEntry, CacheKey, Reservation
-from flyte_manager.domain.errors import IllegalName, NotGiven
+from flyte_manager.domain.caching import CacheEntry, CacheKey, CacheStatus, Reservation
+from flyte_manager.domain.errors import IllegalName, Invalid, NotGiven
 from flyte_manager.domain.ids import ProjectId, check_scope
 from flyte_manager.wire.times import timestamp
 
@@ -137,13 +138,28 @@ def outputs_of(literals: bytes) -> bytes:
     return common_pb2.Outputs(literals=named).SerializeToString(deterministic=True)
 
 
-def are_outputs(found: bytes) -> bool:
-    """Whether it can be read as an `outputs.pb`."""
+def holds_outputs(found: bytes) -> bool:
+    """Whether it can be read as an `outputs.pb`, and there is something in it."""
     try:
-        common_pb2.Outputs.FromString(found)
+        return bool(common_pb2.Outputs.FromString(found).literals)
     except DecodeError:
         return False
-    return True
+
+
+class UnknownCacheStatus(Invalid):
+    """cache status {number} is not known: use one of flyteidl2.core.CatalogCacheStatus."""
+
+
+def status_of(number: int) -> CacheStatus:
+    """Raises UnknownCacheStatus."""
+    try:
+        return CacheStatus(number)
+    except ValueError:
+        raise UnknownCacheStatus(number=number) from None
+
+
+def status_proto(status: CacheStatus) -> catalog_pb2.CatalogCacheStatus:
+    return cast(catalog_pb2.CatalogCacheStatus, status.value)
 
 
 def reservation_proto(found: Reservation) -> pb.Reservation:

@@ -1,6 +1,6 @@
 """A TaskSpec, read for running it; what this manager can't run yet is refused here, with the cure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -95,7 +95,8 @@ def plan(spec: task_definition_pb2.TaskSpec, world: World) -> TaskPlan:
         template=template.SerializeToString() if world is World.PODS else b"",
         interruptible=metadata.interruptible if metadata.WhichOneof("interruptible_value") else None,
         unsupported=_unsupported(template) or (_not_as_process(template) if world is World.PROCESSES else ""),
-        not_enforced=_not_enforced(metadata),
+        cache_serialize=metadata.cache_serializable,
+        cache_max_age=seconds(metadata.cache_max_age),
         bounds=tuple(asked_bounds(metadata)),
     )
 
@@ -111,6 +112,7 @@ class RunSettings:
     annotations: Mapping[str, str]
     interruptible: bool | None
     service_account: str
+    overwrite_cache: bool
 
 
 def run_settings(run_spec: bytes) -> RunSettings:
@@ -123,6 +125,7 @@ def run_settings(run_spec: bytes) -> RunSettings:
         annotations=dict(spec.annotations.values),
         interruptible=spec.interruptible.value if spec.HasField("interruptible") else None,
         service_account=spec.security_context.run_as.k8s_service_account,
+        overwrite_cache=spec.overwrite_cache or spec.cache_config.overwrite_cache,
     )
 
 
@@ -171,12 +174,3 @@ def _not_as_process(template: tasks_pb2.TaskTemplate) -> str:
             "it on a cluster"
         )
     return ""
-
-
-def _not_enforced(metadata: tasks_pb2.TaskMetadata) -> tuple[str, ...]:
-    return tuple(_settings_without_effect(metadata))
-
-
-def _settings_without_effect(metadata: tasks_pb2.TaskMetadata) -> Iterable[str]:
-    if metadata.discoverable:
-        yield "cache="

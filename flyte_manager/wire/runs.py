@@ -13,6 +13,7 @@ from flyte_manager.domain.actions import Action, ActionHistory, Run
 from flyte_manager.domain.attempts import Attempt, ErrorKind, Event, Failure
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.wire import places
+from flyte_manager.wire.caching import status_proto
 from flyte_manager.wire.ids import action_proto, task_proto
 from flyte_manager.wire.links import LinkTemplate, task_logs
 from flyte_manager.wire.phases import phase_proto
@@ -101,7 +102,9 @@ def _metadata(record: Action, run: Run | None) -> pb.ActionMetadata:
 
 
 def _status(record: Action) -> pb.ActionStatus:
-    status = pb.ActionStatus(phase=phase_proto(record.phase), attempts=record.attempt)
+    status = pb.ActionStatus(
+        phase=phase_proto(record.phase), attempts=record.attempt, cache_status=status_proto(record.cache_status)
+    )
     status.start_time.CopyFrom(timestamp(record.started_at or record.created_at))
     if record.ended_at:
         status.end_time.CopyFrom(timestamp(record.ended_at))
@@ -118,7 +121,12 @@ def _attempt(record: Attempt, platform: Platform) -> pb.ActionAttempt:
         cluster_events=[cluster_event(each) for each in record.events],
         cluster=platform.cluster,
         log_context=places.log_context(record),
+        cache_status=status_proto(record.cache_status),
     )
+    if record.cache_source:
+        source = attempt.cache_metadata.source_action_attempt
+        source.action_id.CopyFrom(action_proto(record.cache_source.action))
+        source.attempt = record.cache_source.number
     attempt.start_time.CopyFrom(timestamp(record.started_at or record.created_at))
     if record.ended_at:
         attempt.end_time.CopyFrom(timestamp(record.ended_at))

@@ -25,6 +25,7 @@ from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.tasks import World
 from flyte_manager.executor.admission import Admission
+from flyte_manager.executor.caching import Caching
 from flyte_manager.executor.controller import Controller
 from flyte_manager.executor.foreign import ForeignOrders
 from flyte_manager.executor.launching import Launching
@@ -40,6 +41,7 @@ from flyte_manager.kubernetes.resources import Resource
 from flyte_manager.kubernetes.runtime import Pods
 from flyte_manager.kubernetes.taskactions import TaskActionObjects
 from flyte_manager.kubernetes.verdict import VerdictSettings
+from flyte_manager.ledger.cache import Cache
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.wakeups import Wakeups
@@ -235,6 +237,15 @@ def _build(client: Client, database: Database, folder: Path, life: Life, verdict
         ),
         clock=_now,
         timing=Timing(reader=reader, plans=plans, world=World.PODS, countdowns=Countdowns(_now, time.monotonic)),
+        caching=Caching(
+            cache=Cache(database, _now),
+            ledger=ledger,
+            reader=reader,
+            plans=plans,
+            blobs=blobs,
+            clock=_now,
+            wake=wake,
+        ),
     )
     controller = Controller(reconciler.reconcile, reconciler.list_all)
 

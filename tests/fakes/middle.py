@@ -16,6 +16,7 @@ from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Blobs, Clock, Runtime, Secrets, Wake
 from flyte_manager.domain.tasks import World
 from flyte_manager.executor.admission import Admission
+from flyte_manager.executor.caching import Caching
 from flyte_manager.executor.controller import Controller
 from flyte_manager.executor.launching import Launching
 from flyte_manager.executor.outcome import Outcomes, install_into
@@ -23,6 +24,7 @@ from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.reconcile import Reconciler
 from flyte_manager.executor.resources import RowsAlone
 from flyte_manager.executor.timing import Countdowns, Timing
+from flyte_manager.ledger.cache import Cache
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.ledger.watch import Reader
@@ -150,6 +152,15 @@ def wired(
             plans=plans,
             world=kind,
             countdowns=Countdowns(clock, ticks or (lambda: clock().timestamp())),
+        ),
+        caching=Caching(
+            cache=Cache(database, clock),
+            ledger=ledger,
+            reader=reader,
+            plans=plans,
+            blobs=blobs,
+            clock=clock,
+            wake=wake,
         ),
     )
     controller = Controller(reconciler.reconcile, reconciler.list_all)

@@ -41,16 +41,3 @@ def test_a_code_bundle_that_is_gone_is_told_at_once_with_the_cure(user: User, ma
 def test_a_task_that_needs_more_than_a_process_is_refused_with_a_sentence(user: User, task: str, words: str) -> None:
     refused = user.python("drive.py", f'[{{"task": "refused.{task}"}}]', code=1).output
     assert words in refused
-
-
-def test_cache_is_told_once_to_be_not_enforced(user: User) -> None:
-    run = user.run("lacking.limited")
-    assert run["outputs"] == [1]
-    log = user.flyte("get", "logs", run["name"])
-    assert log.count("not enforced") == 1
-    assert "cache=" in log
-
-
-def test_a_task_without_limits_is_told_nothing(user: User) -> None:
-    run = user.run("basics.double", x=1)
-    assert "not enforced" not in user.flyte("get", "logs", run["name"])

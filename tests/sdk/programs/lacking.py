@@ -10,8 +10,3 @@ async def learns() -> str:
     import surely_not_installed_here.deep  # type: ignore[import-not-found]
 
     return str(surely_not_installed_here.deep)
-
-
-@env.task(timeout=60, cache=flyte.Cache("override", version_override="1"))
-async def limited() -> int:
-    return 1

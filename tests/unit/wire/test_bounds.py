@@ -42,7 +42,6 @@ def test_a_plan_has_the_bounds_of_its_task() -> None:
     assert plan(task_spec(), World.PODS).bounds == ()
     read = plan(bounded(runtime=1, deadline=2.5), World.PODS)
     assert read.bounds == (Allowance(Bound.MAX_RUNTIME, 1), Allowance(Bound.DEADLINE, 2.5))
-    assert read.not_enforced == ()
 
 
 @pytest.mark.parametrize("negative", [{"runtime": -1}, {"queued": -2}, {"deadline": -3}])
