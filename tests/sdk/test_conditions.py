@@ -1,8 +1,10 @@
 """Conditions: a run waits for an answer."""
 
+import time
+
 import pytest
 
-from tests.managers import eventually
+from tests.managers import Manager, eventually
 from tests.sdk.user import User
 
 pytestmark = pytest.mark.sdk
@@ -42,3 +44,15 @@ def test_a_condition_that_nobody_answers_times_out(user: User) -> None:
     assert run["outputs"] == ["nobody"]
     (action,) = user.children(run["name"], "anyone")
     assert user.phase(run["name"], action) == "TIMED_OUT"
+
+
+def test_a_condition_times_out_also_while_the_manager_is_away(user: User, manager: Manager) -> None:
+    run = user.begin("conditions.asks_in_vain", seconds=4)
+    eventually(lambda: bool(user.children(run, "anyone")), what="the condition")
+    manager.kill9()
+    time.sleep(4)
+    manager.start()
+    (action,) = user.children(run, "anyone")
+    eventually(lambda: user.phase(run, action) == "TIMED_OUT", 3, what="its end")
+    assert user.details(run, action)["errorInfo"]["message"] == "nobody answered condition 'anyone' in 4 s"
+    eventually(lambda: user.phase(run) == "SUCCEEDED", 60, what="the end of the run")

@@ -14,8 +14,8 @@ async def asks() -> str:
 
 
 @env.task
-async def asks_in_vain() -> str:
-    question = await flyte.new_condition.aio("anyone", prompt="Is anyone there?", data_type=bool, timeout=1)
+async def asks_in_vain(seconds: int = 1) -> str:
+    question = await flyte.new_condition.aio("anyone", prompt="Is anyone there?", data_type=bool, timeout=seconds)
     try:
         return str(await question.wait.aio())
     except flyte.errors.ConditionTimedoutError:
