@@ -97,6 +97,7 @@ class Stream:
 
     async def send(self, message: Message) -> None:
         if self._gone or self.answered:
+            await asyncio.sleep(0)  # an app that sends without end would not let anybody tell it
             return
         kind = message["type"]
         if kind == "http.response.start":
@@ -126,6 +127,8 @@ class Stream:
                 return
             if room == 0:
                 await self._connection.until_room(self)
+            else:
+                await asyncio.sleep(0)  # large answers take turns
             if self._gone:
                 return
 
