@@ -1,0 +1,502 @@
+"""The cache of actions over the fake world: what is taken, waited for, kept, and what happens where that fails."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flyteidl2.core import literals_pb2
+from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
+
+from flyte_manager.domain.attempts import Attempt
+from flyte_manager.domain.caching import CacheEntry, CacheKey, CacheStatus
+from flyte_manager.domain.errors import Unavailable
+from flyte_manager.domain.ids import ActionId
+from flyte_manager.domain.lifecycle import NO_RETRIES
+from flyte_manager.domain.phases import Phase
+from flyte_manager.executor.controller import Done, Requeue
+from flyte_manager.ledger.cache import Cache
+from flyte_manager.store import cache
+from tests.fakes.clock import FakeClock
+from tests.fakes.middle import Middle, told
+from tests.fakes.middle import middle as open_middle
+from tests.fakes.orders import action_id, new_run, new_task, task_spec
+
+SCOPE = ("flytesnacks", "development")
+KEY = CacheKey("call", *SCOPE)
+Spec = task_definition_pb2.TaskSpec
+
+
+def cached(*, serialize: bool = False, max_age: int = 0, outputs: bool = True, retries: int = 0) -> Spec:
+    spec = task_spec("hello.cached", outputs=outputs, retries=retries)
+    spec.task_template.metadata.discoverable = True
+    spec.task_template.metadata.cache_serializable = serialize
+    spec.task_template.metadata.cache_max_age.seconds = max_age
+    return spec
+
+
+def content(value: int = 1) -> bytes:
+    literal = literals_pb2.Literal(scalar=literals_pb2.Scalar(primitive=literals_pb2.Primitive(integer=value)))
+    named = common_pb2.NamedLiteral(name="o0", value=literal)
+    return common_pb2.Outputs(literals=[named]).SerializeToString()
+
+
+async def create(middle: Middle, name: str, spec: Spec, *, overwrite: bool = False, key: str = "call") -> ActionId:
+    """A run of a cached task, not looked at yet."""
+    run_spec = run_pb2.RunSpec(cache_config=run_pb2.CacheConfig(overwrite_cache=overwrite))
+    order = new_run(name, spec=spec, base=middle.blobs.join(*SCOPE))
+    await middle.ledger.create_run(replace(order, cache_key=key, run_spec=run_spec.SerializeToString()))
+    return action_id(run=name)
+
+
+async def enqueue(middle: Middle, name: str, spec: Spec, *, parent: str = "a0", key: str = "call") -> ActionId:
+    order = new_task(name, spec=spec, parent=parent, base=middle.blobs.join(*SCOPE))
+    await middle.ledger.enqueue(replace(order, cache_key=key))
+    return action_id(name)
+
+
+async def turn(middle: Middle, action: ActionId) -> Done | Requeue:
+    return await middle.reconciler.reconcile(action)
+
+
+async def succeed(middle: Middle, action: ActionId, outputs: bytes = content()) -> None:
+    """Its process writes its outputs and ends."""
+    row = await middle.action(action)
+    await middle.blobs.write(f"{row.output_prefix(row.attempt)}/outputs.pb", outputs)
+    middle.runtime.finish(row.attempt_id)
+    await turn(middle, action)
+
+
+async def fill(middle: Middle, name: str = "first", spec: Spec | None = None, value: int = 1) -> ActionId:
+    """A run whose outputs are kept."""
+    action = await create(middle, name, spec or cached())
+    await turn(middle, action)
+    await succeed(middle, action, content(value))
+    assert (await middle.action(action)).cache_status is CacheStatus.POPULATED
+    return action
+
+
+async def last(middle: Middle, action: ActionId) -> Attempt:
+    return (await middle.attempts(action))[-1]
+
+
+async def outputs_of(middle: Middle, action: ActionId) -> bytes | None:
+    row = await middle.action(action)
+    return await middle.blobs.read(f"{row.output_uri}/outputs.pb")
+
+
+async def entry(middle: Middle) -> CacheEntry | None:
+    return await middle.database.read(lambda connection: cache.get(connection, KEY))
+
+
+async def is_reserved(middle: Middle) -> bool:
+    return await middle.database.read(lambda connection: cache.reservation(connection, KEY)) is not None
+
+
+def launched(middle: Middle) -> list[str]:
+    return [launch.attempt.action.run.name for launch in middle.runtime.launched]
+
+
+async def test_an_equal_call_takes_the_outputs_and_starts_nothing(middle: Middle, clock: FakeClock) -> None:
+    first = await fill(middle)
+    second = await create(middle, "second", cached())
+    clock.advance(1)
+    for _ in range(2):
+        assert await turn(middle, second) == Done()
+    assert launched(middle) == ["first"]
+    row, attempt = await middle.action(second), await last(middle, second)
+    assert (row.phase, row.cache_status, row.ended_at) == (Phase.SUCCEEDED, CacheStatus.HIT, clock())
+    assert [each.phase for each in attempt.transitions] == [Phase.QUEUED, Phase.SUCCEEDED]
+    assert attempt.cache_source == (await middle.action(first)).attempt_id
+    assert [event.reason for event in attempt.events] == ["CacheHit"]
+    assert not attempt.logs_available
+    assert row.output_uri == row.output_prefix(1)
+    assert await outputs_of(middle, second) == content()
+
+
+async def test_other_keys_other_projects_and_tasks_that_are_not_cached_run(middle: Middle) -> None:
+    await fill(middle)
+    other = await create(middle, "other", cached(), key="another")
+    plain = await create(middle, "plain", cached(), key="")
+    for action in (other, plain):
+        await turn(middle, action)
+    assert launched(middle) == ["first", "other", "plain"]
+    assert (await middle.action(other)).cache_status is CacheStatus.MISS
+    assert (await middle.action(plain)).cache_status is CacheStatus.DISABLED
+    await succeed(middle, plain)
+    assert (await middle.action(plain)).cache_status is CacheStatus.DISABLED
+
+
+async def test_a_failure_is_not_kept_and_its_next_attempt_is(middle: Middle) -> None:
+    action = await create(middle, "r", cached(retries=1))
+    await turn(middle, action)
+    middle.runtime.finish((await middle.action(action)).attempt_id, 1)
+    await turn(middle, action)
+    assert await entry(middle) is None
+    assert (await middle.action(action)).cache_status is CacheStatus.DISABLED
+    await turn(middle, action)
+    await succeed(middle, action)
+    found = await entry(middle)
+    assert found is not None
+    assert found.source == (await middle.action(action)).attempt_id
+    assert [each.cache_status for each in await middle.attempts(action)] == [CacheStatus.MISS, CacheStatus.POPULATED]
+
+
+async def test_outputs_stay_with_who_took_them(middle: Middle) -> None:
+    first = await fill(middle)
+    second = await create(middle, "second", cached())
+    await turn(middle, second)
+    await middle.blobs.delete(f"{(await middle.action(first)).output_uri}/outputs.pb")
+    assert await outputs_of(middle, second) == content()
+
+
+@pytest.mark.parametrize("found", [None, b"", content()[:-1]])
+async def test_outputs_that_are_gone_or_damaged_are_a_miss(middle: Middle, found: bytes | None) -> None:
+    first = await fill(middle)
+    uri = f"{(await middle.action(first)).output_uri}/outputs.pb"
+    await middle.blobs.delete(uri)
+    if found is not None:
+        await middle.blobs.write(uri, found)
+    second = await create(middle, "second", cached())
+    await turn(middle, second)
+    assert await entry(middle) is None
+    assert (await middle.action(second)).cache_status is CacheStatus.MISS
+    await succeed(middle, second)
+    third = await create(middle, "third", cached())
+    await turn(middle, third)
+    assert launched(middle) == ["first", "second"]
+    assert (await middle.action(third)).cache_status is CacheStatus.HIT
+
+
+async def test_a_task_without_outputs_needs_none(middle: Middle) -> None:
+    action = await create(middle, "first", cached(outputs=False))
+    await turn(middle, action)
+    middle.runtime.finish((await middle.action(action)).attempt_id)
+    await turn(middle, action)
+    second = await create(middle, "second", cached(outputs=False))
+    await turn(middle, second)
+    assert (await middle.action(second)).cache_status is CacheStatus.HIT
+
+
+async def test_a_report_is_copied_too(middle: Middle) -> None:
+    spec = cached()
+    spec.task_template.metadata.generates_deck.value = True
+    action = await create(middle, "first", spec)
+    await turn(middle, action)
+    await middle.blobs.write(f"{(await middle.action(action)).output_prefix(1)}/report.html", b"<html>")
+    await succeed(middle, action)
+    second = await create(middle, "second", spec)
+    await turn(middle, second)
+    report = (await last(middle, second)).report_uri
+    assert report.startswith((await middle.action(second)).output_prefix(1))
+    assert await middle.blobs.read(report) == b"<html>"
+
+
+async def test_a_run_that_overwrites_takes_only_what_it_made_itself(middle: Middle) -> None:
+    await fill(middle)
+    run = await create(middle, "r1", task_spec(), overwrite=True, key="")
+    await turn(middle, run)
+    one = await enqueue(middle, "one", cached())
+    await turn(middle, one)
+    assert (await middle.action(one)).cache_status is CacheStatus.SKIPPED
+    await succeed(middle, one, content(2))
+    assert (await middle.action(one)).cache_status is CacheStatus.POPULATED
+    two = await enqueue(middle, "two", cached())
+    await turn(middle, two)
+    assert (await middle.action(two)).cache_status is CacheStatus.HIT
+    assert await outputs_of(middle, two) == content(2)
+
+
+async def test_the_older_field_of_a_run_spec_overwrites_too(middle: Middle) -> None:
+    await fill(middle)
+    spec = run_pb2.RunSpec(overwrite_cache=True).SerializeToString()
+    order = new_run("again", spec=cached(), base=middle.blobs.join(*SCOPE))
+    await middle.ledger.create_run(replace(order, cache_key="call", run_spec=spec))
+    await turn(middle, action_id(run="again"))
+    assert launched(middle) == ["first", "again"]
+
+
+async def test_what_is_too_old_is_made_anew_and_then_counts_as_young(middle: Middle, clock: FakeClock) -> None:
+    spec = cached(max_age=60)
+    await fill(middle, spec=spec)
+    for name, seconds, status in (("young", 60, CacheStatus.HIT), ("old", 1, CacheStatus.MISS)):
+        clock.advance(seconds)
+        action = await create(middle, name, spec)
+        await turn(middle, action)
+        assert (await middle.action(action)).cache_status is status
+    await succeed(middle, action)
+    third = await create(middle, "third", spec)
+    await turn(middle, third)
+    assert (await middle.action(third)).cache_status is CacheStatus.HIT
+    ageless = await create(middle, "ageless", cached())
+    clock.advance(10_000_000)
+    await turn(middle, ageless)
+    assert (await middle.action(ageless)).cache_status is CacheStatus.HIT
+
+
+async def test_outputs_that_a_client_put_are_taken(middle: Middle, clock: FakeClock) -> None:
+    literal = literals_pb2.Literal(scalar=literals_pb2.Scalar(primitive=literals_pb2.Primitive(integer=1)))
+    literals = literals_pb2.LiteralMap(literals={"o0": literal}).SerializeToString()
+    put = CacheEntry(KEY, clock(), clock(), literals=literals)
+    await Cache(middle.database, clock).put(put, overwrite=False, max_age=None)
+    action = await create(middle, "r", cached())
+    await turn(middle, action)
+    assert await outputs_of(middle, action) == content()
+    assert (await last(middle, action)).cache_source is None
+
+
+async def test_who_can_not_look_it_up_runs(middle: Middle, clock: FakeClock) -> None:
+    outside = CacheEntry(KEY, clock(), clock(), output_uri="/etc/passwd")
+    await Cache(middle.database, clock).put(outside, overwrite=False, max_age=None)
+    action = await create(middle, "r", cached())
+    await turn(middle, action)
+    attempt = await last(middle, action)
+    assert (attempt.phase, attempt.cache_status) == (Phase.RUNNING, CacheStatus.LOOKUP_FAILURE)
+    assert [(event.reason, event.warning) for event in attempt.events] == [("CacheLookupFailure", True)]
+    await succeed(middle, action)
+    assert (await middle.action(action)).cache_status is CacheStatus.POPULATED
+
+
+@pytest.mark.parametrize("trouble", [Unavailable(problem="the disk is full"), OSError("no such device")])
+async def test_what_can_not_be_kept_succeeds_all_the_same(
+    middle: Middle, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    action = await create(middle, "r", cached())
+    await turn(middle, action)
+    read = middle.blobs.read
+
+    async def fails(uri: str, **limits: int) -> bytes | None:
+        if not uri.endswith("/outputs.pb"):
+            return await read(uri, **limits)
+        monkeypatch.undo()
+        raise trouble
+
+    monkeypatch.setattr(middle.blobs, "read", fails)
+    await succeed(middle, action)
+    attempt = await last(middle, action)
+    assert (attempt.phase, attempt.cache_status) == (Phase.SUCCEEDED, CacheStatus.PUT_FAILURE)
+    (event,) = [event for event in attempt.events if event.reason == "CachePutFailure"]
+    assert str(trouble) in event.message
+    assert await entry(middle) is None
+
+
+async def test_outputs_that_can_not_be_read_are_not_kept(middle: Middle) -> None:
+    action = await create(middle, "r", cached())
+    await turn(middle, action)
+    await succeed(middle, action, content()[:-1])
+    assert (await middle.action(action)).cache_status is CacheStatus.PUT_FAILURE
+    assert await entry(middle) is None
+
+
+async def test_an_end_that_came_too_late_keeps_nothing(middle: Middle, clock: FakeClock) -> None:
+    action = await create(middle, "r", cached())
+    await turn(middle, action)
+    row = await middle.action(action)
+    await middle.ledger.abort_run(action.run, "enough")
+    kept = CacheEntry(KEY, clock(), clock(), output_uri="/x")
+    late = replace(told(row, Phase.SUCCEEDED, clock), cache_status=CacheStatus.POPULATED, keep=kept)
+    await middle.ledger.report(late, NO_RETRIES)
+    assert await entry(middle) is None
+    assert (await middle.action(action)).cache_status is CacheStatus.MISS
+
+
+async def waiting(middle: Middle, *, spec: Spec | None = None) -> tuple[ActionId, ActionId]:
+    """Two calls of a task that is cached one at a time: one runs, one waits."""
+    serial = spec or cached(serialize=True)
+    first, second = await create(middle, "first", serial), await create(middle, "second", serial)
+    await turn(middle, first)
+    assert await turn(middle, second) == Done()
+    row = await middle.action(second)
+    assert (row.phase, row.cache_status) == (Phase.WAITING_FOR_RESOURCES, CacheStatus.MISS)
+    assert row.reason == "waits for the same call of run first to fill the cache: a0"
+    assert launched(middle) == ["first"]
+    return first, second
+
+
+def woken(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> list[ActionId]:
+    """Who is woken from now on."""
+    found: list[ActionId] = []
+    enqueue: Callable[[ActionId], None] = middle.controller.enqueue
+
+    def remember(key: ActionId) -> None:
+        found.append(key)
+        enqueue(key)
+
+    monkeypatch.setattr(middle.controller, "enqueue", remember)
+    return found
+
+
+async def test_equal_calls_wait_for_the_one_that_runs(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = await waiting(middle)
+    assert await turn(middle, second) == Done()
+    keys = woken(middle, monkeypatch)
+    await succeed(middle, first)
+    assert second in keys
+    await turn(middle, second)
+    assert (await middle.action(second)).cache_status is CacheStatus.HIT
+    assert launched(middle) == ["first"]
+    assert not await is_reserved(middle)
+
+
+async def test_when_it_fails_the_next_one_runs(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = await waiting(middle)
+    keys = woken(middle, monkeypatch)
+    middle.runtime.finish((await middle.action(first)).attempt_id, 1)
+    await turn(middle, first)
+    assert (await middle.action(first)).phase is Phase.FAILED
+    assert second in keys
+    await turn(middle, second)
+    assert launched(middle) == ["first", "second"]
+
+
+async def test_who_is_tried_again_keeps_its_turn(middle: Middle) -> None:
+    first, second = await waiting(middle, spec=cached(serialize=True, retries=1))
+    middle.runtime.finish((await middle.action(first)).attempt_id, 1)
+    await turn(middle, first)
+    await turn(middle, second)
+    await turn(middle, first)
+    assert launched(middle) == ["first", "first"]
+
+
+@pytest.mark.parametrize("below", [False, True])
+async def test_when_it_is_aborted_the_next_one_runs(
+    middle: Middle, monkeypatch: pytest.MonkeyPatch, below: bool
+) -> None:
+    """Itself, or together with the action that called it."""
+    serial = cached(serialize=True)
+    await turn(middle, await create(middle, "r1", task_spec(), key=""))
+    first, second = await enqueue(middle, "one", serial), await create(middle, "second", serial)
+    await turn(middle, first)
+    await turn(middle, second)
+    keys = woken(middle, monkeypatch)
+    await (middle.ledger.abort_run(first.run, "") if below else middle.ledger.abort_action(first, ""))
+    assert not await is_reserved(middle)
+    assert second in keys
+    await turn(middle, second)
+    assert launched(middle) == ["r1", "r1", "second"]
+
+
+async def test_who_waits_and_is_aborted_wakes_nobody(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = await waiting(middle)
+    third = await create(middle, "third", cached(serialize=True))
+    await turn(middle, third)
+    keys = woken(middle, monkeypatch)
+    await middle.ledger.abort_run(second.run, "")
+    assert third not in keys
+    await succeed(middle, first)
+    assert third in keys
+
+
+async def test_a_call_does_not_wait_for_its_own_caller(middle: Middle) -> None:
+    serial = cached(serialize=True)
+    root = await create(middle, "r1", serial)
+    await turn(middle, root)
+    middle_one = await enqueue(middle, "one", task_spec(), key="")
+    below = await enqueue(middle, "two", serial, parent="one")
+    for action in (middle_one, below):
+        await turn(middle, action)
+    assert (await middle.action(below)).phase is Phase.RUNNING
+
+
+async def test_ten_equal_calls_run_once(middle: Middle) -> None:
+    async def program(launch: Any) -> int:
+        await middle.blobs.write(f"{launch.output_prefix}/outputs.pb", content())
+        await asyncio.sleep(0.05)
+        return 0
+
+    middle.runtime.program = program
+    serial = cached(serialize=True)
+    async with middle.operating():
+        calls = await asyncio.gather(*(create(middle, f"r{number}", serial) for number in range(10)))
+        for each in calls:
+            await middle.until_phase(each, Phase.SUCCEEDED)
+    statuses = sorted([(await middle.action(each)).cache_status for each in calls])
+    assert statuses == [CacheStatus.HIT] * 9 + [CacheStatus.POPULATED]
+    assert len(middle.runtime.launched) == 1
+
+
+async def test_a_reservation_survives_the_manager(tmp_path: Path, clock: FakeClock) -> None:
+    async with open_middle(tmp_path, clock) as before:
+        first, second = await waiting(before)
+        lives = before.runtime._lives
+    clock.advance(3600)
+    async with open_middle(tmp_path, clock) as after:
+        after.runtime._lives.update(lives)
+        await turn(after, first)
+        assert await turn(after, second) == Done()
+        assert launched(after) == []
+        await succeed(after, first)
+        await turn(after, second)
+        assert (await after.action(second)).cache_status is CacheStatus.HIT
+
+
+async def test_a_crash_between_success_and_its_report_loses_nothing(tmp_path: Path, clock: FakeClock) -> None:
+    async with open_middle(tmp_path, clock) as before:
+        action = await create(before, "r", cached())
+        await turn(before, action)
+        row = await before.action(action)
+        await before.blobs.write(f"{row.output_prefix(1)}/outputs.pb", content())
+        before.runtime.finish(row.attempt_id)
+        assert await entry(before) is None
+        lives = before.runtime._lives
+    async with open_middle(tmp_path, clock) as after:
+        after.runtime._lives.update(lives)
+        await turn(after, action)
+        assert (await after.action(action)).cache_status is CacheStatus.POPULATED
+        second = await create(after, "second", cached())
+        await turn(after, second)
+        assert (await after.action(second)).cache_status is CacheStatus.HIT
+
+
+async def test_a_client_of_the_service_is_waited_for_until_its_reservation_ends(
+    middle: Middle, clock: FakeClock
+) -> None:
+    reservations = Cache(middle.database, clock)
+    await reservations.reserve(KEY, "elsewhere", 10.0)
+    action = await create(middle, "r", cached(serialize=True))
+    assert await turn(middle, action) == Requeue(1.0)
+    assert "elsewhere" in (await middle.action(action)).reason
+    assert (await reservations.reserve(KEY, "third", 10.0)).owner == "elsewhere"
+    clock.advance(31)
+    await turn(middle, action)
+    assert launched(middle) == ["r"]
+    held = await reservations.reserve(KEY, "third", 10.0)
+    assert (held.owner, held.holder) == (str(action), action)
+    clock.advance(3600)
+    assert (await reservations.reserve(KEY, "third", 10.0)).owner == str(action)
+    await succeed(middle, action)
+    assert (await reservations.reserve(KEY, "third", 10.0)).owner == "third"
+
+
+async def test_an_action_without_cache_asks_nothing(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs no query and no write more than before there was a cache."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("asked")
+
+    for name in ("get", "put", "release", "reservation"):
+        monkeypatch.setattr(cache, name, never)
+    action = await create(middle, "r", cached(), key="")
+    await turn(middle, action)
+    await succeed(middle, action)
+    assert (await middle.action(action)).phase is Phase.SUCCEEDED
+
+
+async def test_what_was_kept_of_a_run_can_be_forgotten(middle: Middle) -> None:
+    first = await fill(middle)
+    await middle.database.write(lambda tx: cache.forget_run(tx, action_id(run="another").run))
+    assert await entry(middle) is not None
+    await middle.database.write(lambda tx: cache.forget_run(tx, first.run))
+    assert await entry(middle) is None
+
+
+async def test_a_reservation_that_came_after_the_abort_holds_nobody(middle: Middle, clock: FakeClock) -> None:
+    action = await create(middle, "first", cached(serialize=True))
+    row = await middle.action(action)
+    await middle.ledger.abort_run(action.run, "")
+    assert await Cache(middle.database, clock).take(row, max_age=0.0, run="") is None
+    second = await create(middle, "second", cached(serialize=True))
+    await turn(middle, second)
+    assert launched(middle) == ["second"]
