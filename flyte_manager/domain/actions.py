@@ -1,7 +1,9 @@
 """Runs and actions as the ledger keeps them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import IntEnum
 
 from flyte_manager.domain.attempts import Attempt, Failure
 from flyte_manager.domain.caching import CacheStatus
@@ -31,6 +33,17 @@ class TaskSummary:
     function: str = ""
 
 
+class RunSource(IntEnum):
+    """What made a run (numbers as in flyteidl2.workflow.RunSource)."""
+
+    UNSPECIFIED = 0
+    WEB = 1
+    CLI = 2
+    SCHEDULE_TRIGGER = 3
+    TRACKED = 4
+    ARTIFACT_TRIGGER = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One execution of a task: what is the same for all its actions."""
@@ -47,9 +60,13 @@ class Run:
     digest: str = ""
     """of the request's task and inputs: tells a repeated CreateRun from another one with the same name"""
     source: int = 0
-    """flyteidl2.workflow.RunSource"""
+    """a RunSource, or what a newer client sent"""
     relation: str = ""
     related_to: str = ""
+    created_by: bytes = b""
+    """flyteidl2.common.EnrichedIdentity; empty = not known"""
+    created_by_subject: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     started_at: datetime | None = None
     ended_at: datetime | None = None
     revision: int = 0
@@ -95,10 +112,14 @@ class Action:
     failure: Failure | None = None
     value: bytes = b""
     """flyteidl2.core.Literal: a condition's answer"""
+    signalled_by: bytes = b""
+    """flyteidl2.common.EnrichedIdentity: who answered it"""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     not_before: datetime | None = None
     """the next attempt waits until then"""
+    updated_at: datetime | None = None
+    """when its row was last written for watchers; None only before the first time"""
     attempt_revision: int = 0
     """the revision at which the present attempt began"""
     revision: int = 0
@@ -116,6 +137,13 @@ class Action:
     @property
     def final(self) -> bool:
         return self.phase.final
+
+    @property
+    def duration_ms(self) -> int | None:
+        """From its making to its end."""
+        if self.ended_at is None:
+            return None
+        return max(0, ((self.ended_at - self.created_at) // timedelta(microseconds=1) + 500) // 1000)
 
     def output_prefix(self, attempt: int) -> str:
         """The folder of an attempt's outputs (DESIGN.md §6)."""

@@ -1,5 +1,6 @@
 """What is asked of the ledger: a new run, a new action."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -24,6 +25,10 @@ class NewRun:
     source: int = 0
     relation: str = ""
     related_to: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created_by: bytes = b""
+    """flyteidl2.common.EnrichedIdentity; empty = not known"""
+    created_by_subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from flyte_manager.domain.ids import ROOT, ActionId, AttemptId, RunId
 from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Clock
-from flyte_manager.ledger.wakeups import Wakeups
+from flyte_manager.ledger.wakeups import RUNS, Wakeups
 from flyte_manager.ledger.watch import known_action
 from flyte_manager.ledger.work import Work
 from flyte_manager.store import actions, attempts, cache, runs, tasks
@@ -193,8 +193,9 @@ class Ledger:
         if not await self.transact(write):
             log.info("action %s has ended: nothing to abort", action)
 
-    async def signal(self, action: ActionId, value: bytes) -> None:
-        """Answers a condition. The same answer again is fine. Raises UnknownAction, NotACondition, SignalledAlready."""
+    async def signal(self, action: ActionId, value: bytes, *, by: bytes = b"") -> None:
+        """Answers a condition; `by`: flyteidl2.common.EnrichedIdentity. The same answer again is fine. Raises
+        UnknownAction, NotACondition, SignalledAlready."""
 
         def write(work: Work) -> None:
             found = known_action(work.tx.connection, action)
@@ -204,7 +205,7 @@ class Ledger:
                 return
             if found.final:
                 raise SignalledAlready(name=action.name, phase=found.phase.name)
-            work.save(_ended(replace(found, value=value), Phase.SUCCEEDED, work.at), found)
+            work.save(_ended(replace(found, value=value, signalled_by=by), Phase.SUCCEEDED, work.at), found)
 
         await self.transact(write)
 
@@ -262,6 +263,9 @@ def _topics(action: Action) -> Iterator[Hashable]:
     yield action.id
     yield action.id.run
     yield (action.id.run, action.parent, "children")
+    if action.is_root:
+        yield RUNS
+        yield (RUNS, action.id.run.project, action.id.run.domain)
 
 
 def _new_run(order: NewRun, at: datetime) -> Run:
@@ -277,6 +281,9 @@ def _new_run(order: NewRun, at: datetime) -> Run:
         source=order.source,
         relation=order.relation,
         related_to=order.related_to,
+        created_by=order.created_by,
+        created_by_subject=order.created_by_subject,
+        labels=order.labels,
     )
 
 

@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 
+RESYNC_SECONDS = 30.0
+RUNS = "runs"
+"""Topic of all runs; (RUNS, project, domain) is that of a project's."""
+
 
 class Wakeups:
     """One event a subscriber, however many wake-ups come: a slow watcher costs one page, not a queue."""
@@ -27,3 +31,12 @@ class Wakeups:
         for topic in topics:
             for event in self._waiting.get(topic, ()):
                 event.set()
+
+
+async def next_change(event: asyncio.Event) -> None:
+    """Returns when the event is set, at the latest after RESYNC_SECONDS."""
+    try:
+        async with asyncio.timeout(RESYNC_SECONDS):
+            await event.wait()
+    except TimeoutError:
+        return

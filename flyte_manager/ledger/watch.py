@@ -1,8 +1,9 @@
 """Following rows: subscribe, list, then the rows past the cursor at each wake-up and every 30 s (DESIGN.md §4.3)."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Hashable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action, ActionHistory, Run, TaskName
@@ -10,14 +11,16 @@ from flyte_manager.domain.attempts import Attempt, Event
 from flyte_manager.domain.catalog import DeployedTask
 from flyte_manager.domain.errors import Missing, UnknownAction, UnknownRun
 from flyte_manager.domain.filters import Query
+from flyte_manager.domain.groups import Group, Span
 from flyte_manager.domain.ids import ROOT, ActionId, AttemptId, RunId
-from flyte_manager.ledger.wakeups import Wakeups
-from flyte_manager.store import actions, attempts, runs, tasks
+from flyte_manager.domain.phases import Kind
+from flyte_manager.ledger.groups import follow_groups
+from flyte_manager.ledger.wakeups import RUNS, Wakeups, next_change
+from flyte_manager.store import action_lists, actions, attempts, run_lists, runs, tasks
 from flyte_manager.store.engine import Connection, Database
 
-RESYNC_SECONDS = 30.0
-
 Page = Callable[[Connection, actions.Cursor], Sequence[Action]]
+RunAndRoot = tuple[Run, Action]
 
 
 class UnknownAttempt(Missing):
@@ -39,22 +42,20 @@ class Reader:
         """Raises UnknownAction."""
         return await self._database.read(lambda connection: known_action(connection, action))
 
-    async def runs(self, scope: runs.Scope, query: Query) -> Sequence[tuple[Run, Action]]:
-        """A page of runs and one more, each with its root action."""
+    async def runs(self, scope: run_lists.Scope, query: Query) -> tuple[Sequence[RunAndRoot], str]:
+        """A page of runs, each with its root action, and the next page's token."""
 
-        def read(connection: Connection) -> Sequence[tuple[Run, Action]]:
-            found = runs.page(connection, scope, query)
-            roots = actions.roots(connection, [run.id for run in found])
-            return [(run, roots[run.id]) for run in found]
+        def read(connection: Connection) -> tuple[Sequence[RunAndRoot], str]:
+            found, token = run_lists.page(connection, scope, query)
+            return _with_roots(connection, found), token
 
         return await self._database.read(read)
 
-    async def actions(self, run: RunId, query: Query) -> Sequence[Action]:
-        """A page of the run's actions and one more. Raises UnknownRun."""
+    async def actions(self, run: RunId, query: Query) -> tuple[Run, Sequence[Action], str]:
+        """The run, a page of its actions, and the next page's token. Raises UnknownRun."""
 
-        def read(connection: Connection) -> Sequence[Action]:
-            _known_run(connection, run)
-            return actions.page(connection, run, query)
+        def read(connection: Connection) -> tuple[Run, Sequence[Action], str]:
+            return _known_run(connection, run), *action_lists.page(connection, run, query)
 
         return await self._database.read(read)
 
@@ -109,11 +110,16 @@ class Reader:
                     yield seen
                 if seen.action.final:
                     return
-                await _next(event)
+                await next_change(event)
 
     async def follow_events(self, action: ActionId, number: int = 0) -> AsyncGenerator[Sequence[Event], None]:
         """The events of the attempt (0 = the one that is present now), then new ones; ends when the attempt is final.
-        Raises UnknownAction, UnknownAttempt."""
+        Traces and conditions have no attempts and so no events: theirs ends with them. Raises UnknownAction,
+        UnknownAttempt."""
+        if number <= 1 and (await self.action(action)).kind is not Kind.TASK:
+            async for _ in self.follow_action(action):
+                pass
+            return
         with self._wakeups.subscribe(action) as event:
             told: set[Event] = set()
             while True:
@@ -126,7 +132,7 @@ class Reader:
                     yield news
                 if seen.phase.final:
                     return
-                await _next(event)
+                await next_change(event)
 
     async def follow_children(self, parent: ActionId) -> AsyncGenerator[Sequence[Action] | None, None]:
         """Pages of children: first those that there are, then None once, then each page of changes, forever. A child
@@ -142,6 +148,32 @@ class Reader:
                     found = [child for child in found if not lifecycle.stale(child, record)]
                 if found or found is None:
                     yield found
+
+    async def follow_runs(self, scope: run_lists.Scope) -> AsyncGenerator[Sequence[RunAndRoot], None]:
+        """Pages of the runs that there are, newest first, and of those that changed or are new, forever. Changes are
+        not kept waiting: what came meanwhile is told between two pages of the first part."""
+        project = scope.project
+        topic = (RUNS, project.project, project.domain) if project else RUNS
+        query: Query | None = Query(limit=run_lists.PAGE)
+        with self._wakeups.subscribe(topic) as event:
+            cursor = await self._database.read(run_lists.newest_revision)
+            while True:
+                event.clear()
+                if query is not None:
+                    found, token = await self.runs(scope, query)
+                    query = replace(query, after=token) if token else None
+                    if found:
+                        yield found
+                changed = await self._database.read(partial(_changed_runs, scope=scope, after=cursor))
+                if changed:
+                    cursor = run_lists.cursor_of(changed[-1][0])
+                    yield changed
+                if query is None and len(changed) < run_lists.PAGE:
+                    await next_change(event)
+
+    def follow_groups(self, span: Span) -> AsyncGenerator[tuple[Sequence[Group], Collection[str]], None]:
+        """As ledger/groups.py tells."""
+        return follow_groups(self._database, self._wakeups, span)
 
     async def follow_run(self, run: RunId) -> AsyncGenerator[Sequence[Action] | None, None]:
         """Pages of the run's actions: first all, then None once, then each page of changes, forever."""
@@ -170,7 +202,16 @@ class Reader:
                 if snapshot:
                     snapshot = False
                     yield None, False
-                await _next(event)
+                await next_change(event)
+
+
+def _with_roots(connection: Connection, found: Sequence[Run]) -> Sequence[RunAndRoot]:
+    roots = actions.roots(connection, [run.id for run in found])
+    return [(run, roots[run.id]) for run in found]
+
+
+def _changed_runs(connection: Connection, *, scope: run_lists.Scope, after: run_lists.Cursor) -> Sequence[RunAndRoot]:
+    return _with_roots(connection, run_lists.changed(connection, scope, after))
 
 
 def history(connection: Connection, action: ActionId) -> ActionHistory:
@@ -194,11 +235,3 @@ def _known_run(connection: Connection, run: RunId) -> Run:
     if record is None:
         raise UnknownRun(name=run.name, project=run.project, domain=run.domain)
     return record
-
-
-async def _next(event: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(RESYNC_SECONDS):
-            await event.wait()
-    except TimeoutError:
-        return

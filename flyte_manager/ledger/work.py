@@ -32,7 +32,7 @@ class Work:
         if change.action is None:
             return
         began = self.tx.revision if change.action.attempt != before.attempt else before.attempt_revision
-        after = replace(change.action, revision=self.tx.revision, attempt_revision=began)
+        after = replace(change.action, revision=self.tx.revision, attempt_revision=began, updated_at=self.at)
         actions.update(self.tx, after)
         if after.is_root:
             runs.mirror(self.tx, after)
@@ -42,7 +42,8 @@ class Work:
             self._abort_below(after)
 
     def add(self, action: Action) -> Action:
-        stamped = replace(action, revision=self.tx.revision, attempt_revision=self.tx.revision)
+        revision = self.tx.revision
+        stamped = replace(action, revision=revision, attempt_revision=revision, updated_at=self.at)
         actions.insert(self.tx, stamped)
         if stamped.kind is Kind.TASK:
             attempts.insert(self.tx, lifecycle.new_attempt(stamped, stamped.attempt, self.at))
@@ -75,7 +76,8 @@ class Work:
             return
         present = attempts.present(self.tx.connection, ended.id.run, found)
         changes = [lifecycle.abort(each, present.get(each.id), reason="parent ended", at=self.at) for each in found]
-        after = [replace(change.action, revision=self.tx.revision) for change in changes if change.action is not None]
+        ended_now = [change.action for change in changes if change.action is not None]
+        after = [replace(each, revision=self.tx.revision, updated_at=self.at) for each in ended_now]
         actions.update(self.tx, *after)
         written = [attempt for change in changes for attempt in change.attempts]
         if written:

@@ -29,8 +29,6 @@ NOT_SERVED: Mapping[str, Feature] = {
     "flyteidl2.trigger.TriggerService": TRIGGERS,
     "flyteidl2.workflow.EventsProxyService": Feature("executors that run apart", "the manager's own"),
     "flyteidl2.workflow.InternalRunService": Feature("executors that run apart", "the manager's own"),
-    "flyteidl2.workflow.RunService/WatchGroups": Feature("groups of runs", "ListRuns"),
-    "flyteidl2.workflow.RunService/WatchRuns": Feature("a watch of all runs", "ListRuns"),
     "flyteidl2.workflow.TrackedRunService": TRACKED_RUNS,
     "flyteidl2.workflow.TranslatorService": Feature("launch forms", "`flyte run`, which reads the task's arguments"),
 }

@@ -1,14 +1,14 @@
 """RunService: runs and their actions, made, shown, followed and ended."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_connect
 from flyteidl2.workflow import run_service_pb2 as pb
 
-from flyte_manager.domain.errors import Unready
+from flyte_manager.domain.errors import Missing, NotGiven, Unready
 from flyte_manager.domain.features import TRIGGERS, NotYet
-from flyte_manager.domain.filters import next_token
 from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, check_scope, check_task
 from flyte_manager.domain.phases import Kind
 from flyte_manager.ledger.ledger import Ledger, NotACondition
@@ -18,8 +18,8 @@ from flyte_manager.services.aborting import reason_of
 from flyte_manager.services.context import Context
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.run_orders import RunOrders
-from flyte_manager.store.runs import Scope
-from flyte_manager.wire import ids, listing, places, runs
+from flyte_manager.store.run_lists import Scope
+from flyte_manager.wire import groups, ids, listing, places, runs
 from flyte_manager.wire.conditions import answer
 from flyte_manager.wire.data import outputs_file
 from flyte_manager.wire.enriched import Enriched
@@ -29,6 +29,10 @@ from flyte_manager.wire.times import timestamp
 
 class NoLogYet(Unready):
     """attempt {attempt} has no log: it is {phase} and did not start. WatchActionDetails tells when logs_available."""
+
+
+class UnknownCluster(Missing):
+    """cluster {name!r} is not here: all runs of this manager are on cluster {known!r}; watch by project instead."""
 
 
 class RunService(run_service_connect.RunService):
@@ -95,21 +99,40 @@ class RunService(run_service_connect.RunService):
         scope = _scope(request)
         if scope.project:
             await self._projects.check_read(scope.project)
-        found = await self._reader.runs(scope, query)
-        shown = [runs.run(run, root) for run, root in found[: query.limit]]
-        return pb.ListRunsResponse(runs=shown, token=next_token(query, len(found)))
+        found, token = await self._reader.runs(scope, query)
+        return pb.ListRunsResponse(runs=[runs.run(run, root) for run, root in found], token=token)
+
+    async def watch_runs(self, request: pb.WatchRunsRequest, _ctx: Context) -> AsyncIterator[pb.WatchRunsResponse]:
+        scope = self._target(request)
+        if scope.project:
+            await self._projects.check_read(scope.project)
+        async with aclosing(self._reader.follow_runs(scope)) as pages:
+            async for page in pages:
+                yield pb.WatchRunsResponse(runs=[runs.run(run, root) for run, root in page])
+
+    async def watch_groups(
+        self, request: pb.WatchGroupsRequest, _ctx: Context
+    ) -> AsyncIterator[pb.WatchGroupsResponse]:
+        span, order = groups.span(request), groups.order(request)
+        await self._projects.check_read(span.project)
+        first = True
+        async with aclosing(self._reader.follow_groups(span)) as news:
+            async for found, gone in news:
+                yield groups.response(found, sorted(gone), order, first=first)
+                first = False
 
     async def list_actions(self, request: pb.ListActionsRequest, _ctx: Context) -> pb.ListActionsResponse:
         query = listing.query(request.request)
-        found = await self._reader.actions(ids.run_id(request.run_id), query)
-        shown = [runs.action(action) for action in found[: query.limit]]
-        return pb.ListActionsResponse(actions=shown, token=next_token(query, len(found)))
+        run, found, token = await self._reader.actions(ids.run_id(request.run_id), query)
+        shown = [runs.action(action, run=run if action.is_root else None) for action in found]
+        return pb.ListActionsResponse(actions=shown, token=token)
 
     async def watch_actions(
         self, request: pb.WatchActionsRequest, _ctx: Context
     ) -> AsyncIterator[pb.WatchActionsResponse]:
-        enriched = Enriched(request.filter)
-        async for page in self._reader.follow_run(ids.run_id(request.run_id)):
+        run = ids.run_id(request.run_id)
+        enriched = Enriched(request.filter, await self._reader.run(run))
+        async for page in self._reader.follow_run(run):
             if page:
                 yield pb.WatchActionsResponse(enriched_actions=enriched.take(page))
 
@@ -149,6 +172,23 @@ class RunService(run_service_connect.RunService):
         async for events in self._reader.follow_events(ids.action_id(request.id), request.attempt):
             yield pb.WatchClusterEventsResponse(cluster_events=[runs.cluster_event(each) for each in events])
 
+    def _target(self, request: pb.WatchRunsRequest) -> Scope:
+        """The runs that the watch is about. Raises NotGiven, IllegalName, UnknownDomain, UnknownCluster."""
+        match request.WhichOneof("target"):
+            case "project_id":
+                return Scope(ids.project_id(request.project_id))
+            case "task_id":
+                name = ids.task_name(request.task_id)
+                return Scope(_project(name.project, name.domain), name.name, name.version)
+            case "cluster_id":
+                if request.cluster_id.name != self._platform.cluster:
+                    raise UnknownCluster(name=request.cluster_id.name[:80], known=self._platform.cluster)
+                return Scope()
+            case "org":
+                return Scope(org=request.org)
+            case _:
+                raise NotGiven(field="target (org, cluster_id, project_id or task_id)")
+
     async def _details(self, action: ActionId) -> run_definition_pb2.ActionDetails:
         run = await self._reader.run(action.run) if action.name == ROOT else None
         return runs.action_details(await self._reader.history(action), run=run, platform=self._platform)
@@ -168,6 +208,8 @@ def _scope(request: pb.ListRunsRequest) -> Scope:
             return Scope(_project(name.project, name.domain), name.name, name.version, paused)
         case "trigger_name":
             raise NotYet("a list of runs by trigger", TRIGGERS)
+        case "org":
+            return Scope(paused=paused, org=request.org)
         case _:
             return Scope(paused=paused)
 

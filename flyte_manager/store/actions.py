@@ -8,34 +8,13 @@ import sqlalchemy as sa
 from flyte_manager.domain.actions import Action, Resource, TaskName, TaskSummary
 from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.caching import CacheStatus
-from flyte_manager.domain.filters import Order, Query
 from flyte_manager.domain.ids import ROOT, ActionId, RunId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.store.engine import Transaction
-from flyte_manager.store.listing import KIND, MOMENT, NUMBER, PHASE, Field, ordered, paged
 from flyte_manager.store.tables import actions
 
 PAGE = 500
 """Rows that a watcher reads at once."""
-
-FIELDS = {
-    "name": Field(actions.c.name),
-    "parent": Field(actions.c.parent),
-    "group": Field(actions.c.group),
-    "phase": Field(actions.c.phase, PHASE),
-    "action_type": Field(actions.c.kind, KIND),
-    "task_name": Field(actions.c.task_name),
-    "task_version": Field(actions.c.task_version),
-    "task_type": Field(actions.c.task_type),
-    "short_name": Field(actions.c.short_name),
-    "function_name": Field(actions.c.function),
-    "environment_name": Field(actions.c.environment),
-    "attempts": Field(actions.c.attempt, NUMBER),
-    "created_at": Field(actions.c.created_at, MOMENT),
-    "started_at": Field(actions.c.started_at, MOMENT),
-    "ended_at": Field(actions.c.ended_at, MOMENT),
-}
-OLDEST = (Order("created_at", descending=False), Order("name", descending=False))
 
 _KEY = ("project", "domain", "run", "name")
 _BY_KEY = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for column in _KEY))
@@ -43,6 +22,7 @@ _CHANGING = [
     *("phase", "state", "attempt", "user_failures", "system_failures", "output_uri", "reason", "cache_status"),
     *("error_kind", "error_code", "error_message", "error_recoverable", "value", "spec"),
     *("started_at", "ended_at", "not_before", "attempt_revision", "revision", "resource_name", "resource_uid"),
+    *("updated_at", "signalled_by"),
 ]
 _UPDATE = actions.update().where(_BY_KEY).values({column: sa.bindparam(f"new_{column}") for column in _CHANGING})
 _GET = actions.select().where(_BY_KEY)
@@ -80,7 +60,7 @@ def update(tx: Transaction, *changed: Action) -> None:
 
 def get(connection: sa.Connection, action: ActionId) -> Action | None:
     row = connection.execute(_GET, _key(action)).one_or_none()
-    return _action(row) if row else None
+    return action_of(row) if row else None
 
 
 Cursor = tuple[int, str]
@@ -92,28 +72,22 @@ START: Cursor = (0, "")
 def children(connection: sa.Connection, parent: ActionId, after: Cursor) -> Sequence[Action]:
     """At most PAGE children changed past the cursor, in the order of their changes."""
     rows = connection.execute(_CHILDREN, _run_key(parent.run) | _cursor(after) | {"key_parent": parent.name})
-    return [_action(row) for row in rows]
+    return [action_of(row) for row in rows]
 
 
 def changed(connection: sa.Connection, run: RunId, after: Cursor) -> Sequence[Action]:
     """At most PAGE actions of the run changed past the cursor, in the order of their changes."""
-    return [_action(row) for row in connection.execute(_CHANGED, _run_key(run) | _cursor(after))]
+    return [action_of(row) for row in connection.execute(_CHANGED, _run_key(run) | _cursor(after))]
 
 
 def live_below(connection: sa.Connection, action: ActionId) -> Sequence[Action]:
     """What lives below the action, all levels; an action that has ended has nothing alive below it."""
-    return [_action(row) for row in connection.execute(_LIVE_BELOW, _key(action))]
+    return [action_of(row) for row in connection.execute(_LIVE_BELOW, _key(action))]
 
 
 def live(connection: sa.Connection) -> Sequence[Action]:
     """All actions that have not ended, oldest first."""
-    return [_action(row) for row in connection.execute(_LIVE)]
-
-
-def page(connection: sa.Connection, run: RunId, query: Query) -> Sequence[Action]:
-    """One row more than the page holds, oldest first unless the query says otherwise."""
-    statement = paged(actions.select().where(_OF_RUN), FIELDS, ordered(query, *OLDEST))
-    return [_action(row) for row in connection.execute(statement, _run_key(run))]
+    return [action_of(row) for row in connection.execute(_LIVE)]
 
 
 def roots(connection: sa.Connection, runs: Sequence[RunId]) -> dict[RunId, Action]:
@@ -124,7 +98,7 @@ def roots(connection: sa.Connection, runs: Sequence[RunId]) -> dict[RunId, Actio
         names = [run.name for run in runs if (run.project, run.domain) == (project, domain)]
         scope = sa.and_(actions.c.project == project, actions.c.domain == domain)
         rows = connection.execute(actions.select().where(scope, actions.c.run.in_(names), actions.c.name == ROOT))
-        found |= {action.id.run: action for action in map(_action, rows)}
+        found |= {action.id.run: action for action in map(action_of, rows)}
     return found
 
 
@@ -183,12 +157,14 @@ def _values(action: Action) -> dict[str, object]:
         "not_before": action.not_before,
         "attempt_revision": action.attempt_revision,
         "revision": action.revision,
+        "updated_at": action.updated_at,
+        "signalled_by": action.signalled_by or None,
         "resource_name": action.resource.name if action.resource else "",
         "resource_uid": action.resource.uid if action.resource else "",
     }
 
 
-def _action(row: "sa.Row[Any]") -> Action:
+def action_of(row: "sa.Row[Any]") -> Action:
     return Action(
         id=ActionId(RunId(row.project, row.domain, row.run, row.org), row.name),
         kind=Kind[row.kind],
@@ -222,6 +198,8 @@ def _action(row: "sa.Row[Any]") -> Action:
         not_before=row.not_before,
         attempt_revision=row.attempt_revision,
         revision=row.revision,
+        updated_at=row.updated_at,
+        signalled_by=row.signalled_by or b"",
         resource=Resource(row.resource_name, row.resource_uid) if row.resource_uid else None,
     )
 

@@ -1,33 +1,14 @@
 """Rows of table runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from flyte_manager.domain.actions import Action, Run, TaskName
-from flyte_manager.domain.filters import Order, Query
-from flyte_manager.domain.ids import ProjectId, RunId
+from flyte_manager.domain.ids import RunId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.store.engine import Transaction
-from flyte_manager.store.listing import MOMENT, NUMBER, PHASE, Field, ordered, paged
-from flyte_manager.store.tables import actions, runs
-
-FIELDS = {
-    "name": Field(runs.c.name),
-    "run_name": Field(runs.c.name),
-    "project": Field(runs.c.project),
-    "domain": Field(runs.c.domain),
-    "phase": Field(runs.c.phase, PHASE),
-    "task_name": Field(runs.c.task_name),
-    "task_version": Field(runs.c.task_version),
-    "run_source": Field(runs.c.source, NUMBER),
-    "created_at": Field(runs.c.created_at, MOMENT),
-    "started_at": Field(runs.c.started_at, MOMENT),
-    "ended_at": Field(runs.c.ended_at, MOMENT),
-}
-NEWEST = (Order("created_at"), Order("name"))
+from flyte_manager.store.tables import runs
 
 
 def insert(tx: Transaction, run: Run) -> None:
@@ -45,6 +26,8 @@ _MIRROR = (
         phase=sa.bindparam("_phase"),
         started_at=sa.bindparam("_started"),
         ended_at=sa.bindparam("_ended"),
+        updated_at=sa.bindparam("_updated"),
+        duration_ms=sa.bindparam("_duration"),
         revision=sa.bindparam("_revision"),
     )
 )
@@ -62,6 +45,8 @@ def mirror(tx: Transaction, root: Action) -> None:
             "_phase": root.phase.name,
             "_started": root.started_at,
             "_ended": root.ended_at,
+            "_updated": root.updated_at,
+            "_duration": root.duration_ms,
             "_revision": tx.revision,
         },
     )
@@ -75,40 +60,7 @@ _GET = runs.select().where(
 def get(connection: sa.Connection, run: RunId) -> Run | None:
     key = {"key_project": run.project, "key_domain": run.domain, "key_name": run.name}
     row = connection.execute(_GET, key).one_or_none()
-    return _run(row) if row else None
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which runs a list is about; an empty part means any."""
-
-    project: ProjectId | None = None
-    task_name: str = ""
-    task_version: str = ""
-    paused: bool = False
-    """only runs that wait for the answer to a condition"""
-
-
-_PAUSED = sa.exists().where(
-    actions.c.project == runs.c.project,
-    actions.c.domain == runs.c.domain,
-    actions.c.run == runs.c.name,
-    actions.c.phase == Phase.PAUSED.name,
-)
-
-
-def page(connection: sa.Connection, scope: Scope, query: Query) -> Sequence[Run]:
-    """One row more than the page holds, newest first unless the query says otherwise."""
-    statement = runs.select()
-    if scope.project is not None:
-        statement = statement.where(runs.c.project == scope.project.project, runs.c.domain == scope.project.domain)
-    if scope.task_name:
-        statement = statement.where(runs.c.task_name == scope.task_name)
-    if scope.task_version:
-        statement = statement.where(runs.c.task_version == scope.task_version)
-    if scope.paused:
-        statement = statement.where(_PAUSED)
-    return [_run(row) for row in connection.execute(paged(statement, FIELDS, ordered(query, *NEWEST)))]
+    return run_of(row) if row else None
 
 
 def _values(run: Run) -> dict[str, object]:
@@ -130,10 +82,15 @@ def _values(run: Run) -> dict[str, object]:
         "ended_at": run.ended_at,
         "digest": run.digest,
         "run_spec": run.run_spec,
+        "updated_at": run.created_at,
+        "duration_ms": None,
+        "labels": dict(run.labels) or None,
+        "created_by": run.created_by or None,
+        "created_by_subject": run.created_by_subject,
     }
 
 
-def _run(row: "sa.Row[Any]") -> Run:
+def run_of(row: "sa.Row[Any]") -> Run:
     return Run(
         id=RunId(row.project, row.domain, row.name, row.org),
         phase=Phase[row.phase],
@@ -146,6 +103,9 @@ def _run(row: "sa.Row[Any]") -> Run:
         source=row.source,
         relation=row.relation,
         related_to=row.related_to,
+        created_by=row.created_by or b"",
+        created_by_subject=row.created_by_subject,
+        labels=row.labels or {},
         started_at=row.started_at,
         ended_at=row.ended_at,
         revision=row.revision,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from flyteidl2.common import list_pb2
 from flyteidl2.workflow import run_definition_pb2
 
-from flyte_manager.domain.actions import Action
+from flyte_manager.domain.actions import Action, Run
 from flyte_manager.domain.errors import Invalid
 from flyte_manager.domain.phases import Phase
 from flyte_manager.wire import runs
@@ -22,10 +22,15 @@ class BadWatchFilter(Invalid):
 
 
 class Enriched:
-    """One watcher's view of a run: remembers the phases it was told, to count them for each parent."""
+    """One watcher's view of a run: remembers the phases it was told, to count those of all that lies below each action.
 
-    def __init__(self, filters: Sequence[list_pb2.Filter]) -> None:
-        """Raises BadWatchFilter, UnknownPhase."""
+    A page may bring an action before its parent. What was counted for a parent that is not known yet goes on to the
+    parent's own ancestors as soon as it comes.
+    """
+
+    def __init__(self, filters: Sequence[list_pb2.Filter], run: Run | None = None) -> None:
+        """`run` is told with its root action. Raises BadWatchFilter, UnknownPhase."""
+        self._run = run
         self._phases: set[int] = set()
         self._names: list[str] = []
         for each in filters:
@@ -34,19 +39,26 @@ class Enriched:
         self._counts: dict[str, Counter[int]] = {}
 
     def take(self, page: Sequence[Action]) -> Iterator[run_definition_pb2.EnrichedAction]:
-        """The changed actions and the parents whose counts changed with them, oldest first."""
+        """The changed actions and all above them, whose counts changed with them, oldest first."""
         changed: dict[str, Action] = {}
         for action in page:
-            before = self._known.get(action.id.name)
-            counts = self._counts.setdefault(action.parent, Counter())
-            if before is not None:
-                counts[before.phase] -= 1
-            counts[action.phase] += 1
-            self._known[action.id.name] = action
-            changed[action.id.name] = action
-            parent = self._known.get(action.parent)
-            if parent is not None:
-                changed[parent.id.name] = parent
+            name = action.id.name
+            before = self._known.get(name)
+            self._known[name] = changed[name] = action
+            if before is None:
+                change = Counter({action.phase.value: 1}) + self._counts.setdefault(name, Counter())
+            elif before.phase is action.phase:
+                continue
+            else:
+                change = Counter({action.phase.value: 1, before.phase.value: -1})
+            above = action.parent
+            while above:
+                self._counts.setdefault(above, Counter()).update(change)
+                parent = self._known.get(above)
+                if parent is None:
+                    break
+                changed[above] = parent
+                above = parent.parent
         for action in sorted(changed.values(), key=lambda each: (each.created_at, each.id.name)):
             yield self._enriched(action)
 
@@ -64,7 +76,7 @@ class Enriched:
         meets = (not self._phases or action.phase in self._phases) and all(name in shown for name in self._names)
         counts = self._counts.get(action.id.name, Counter())
         return run_definition_pb2.EnrichedAction(
-            action=runs.action(action),
+            action=runs.action(action, run=self._run if action.is_root else None),
             meets_filter=meets,
             children_phase_counts={phase: count for phase, count in counts.items() if count},
         )

@@ -63,7 +63,8 @@ def action_details(history: ActionHistory, *, run: Run | None = None, platform: 
         details.abort_info.reason = record.reason
     elif record.value:
         output = literals_pb2.Literal.FromString(record.value)
-        details.signal_info.CopyFrom(pb.SignalInfo(output=output, signalled_by=identity_pb2.EnrichedIdentity()))
+        by = identity_pb2.EnrichedIdentity.FromString(record.signalled_by)
+        details.signal_info.CopyFrom(pb.SignalInfo(output=output, signalled_by=by))
     match record.kind:
         case Kind.TASK:
             details.task.CopyFrom(task_definition_pb2.TaskSpec.FromString(history.spec))
@@ -98,6 +99,8 @@ def _metadata(record: Action, run: Run | None) -> pb.ActionMetadata:
     if run is not None:
         metadata.source = cast(pb.RunSource, run.source)
         metadata.relation.CopyFrom(run_pb2.RunSpec.FromString(run.run_spec).relation)
+        if run.created_by:
+            metadata.executed_by.MergeFromString(run.created_by)
     return metadata
 
 
@@ -108,7 +111,8 @@ def _status(record: Action) -> pb.ActionStatus:
     status.start_time.CopyFrom(timestamp(record.started_at or record.created_at))
     if record.ended_at:
         status.end_time.CopyFrom(timestamp(record.ended_at))
-        status.duration_ms = max(0, round((record.ended_at - record.created_at).total_seconds() * 1000))
+    if record.duration_ms is not None:
+        status.duration_ms = record.duration_ms
     return status
 
 

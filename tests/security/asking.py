@@ -68,6 +68,9 @@ ASKED: Sequence[tuple[str, Body]] = (
     ("workflow.RunService/ListRuns", {"projectId": PROJECT}),
     ("workflow.RunService/ListRuns", {"taskName": TASK_NAME}),
     ("workflow.RunService/ListRuns", {"taskId": TASK}),
+    ("workflow.RunService/WatchRuns", {"projectId": PROJECT}),
+    ("workflow.RunService/WatchRuns", {"taskId": TASK}),
+    ("workflow.RunService/WatchGroups", {"projectId": PROJECT, "startDate": "2026-01-01T00:00:00Z"}),
     ("workflow.RunService/ListActions", {"runId": RUN}),
     ("workflow.RunService/WatchActions", {"runId": RUN}),
     ("workflow.RunService/AbortRun", {"runId": RUN}),
@@ -154,9 +157,12 @@ MAY_BE_EMPTY = frozenset(
     {
         ("secret.SecretService", "project"),  # a secret of the whole domain
         ("workflow.RunService/ListRuns", "task version"),
+        ("workflow.RunService/WatchRuns", "task version"),
     }
 )
-LISTS_NONE = frozenset({"workflow.RunService/ListRuns", "task.TaskService/ListVersions"})
+LISTS_NONE = frozenset(
+    {"workflow.RunService/ListRuns", "workflow.RunService/WatchRuns", "task.TaskService/ListVersions"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.filters import Query
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
-from flyte_manager.store import actions, attempts, runs
+from flyte_manager.store import action_lists, attempts, runs
 from flyte_manager.store.engine import Connection
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle
@@ -153,7 +153,7 @@ class Chaos:
 
 
 def _rows(connection: Connection) -> tuple[dict[str, Action], dict[str, Sequence[Attempt]], Run]:
-    found = {each.id.name: each for each in actions.page(connection, run_id(), Query(limit=100))}
+    found = {each.id.name: each for each in action_lists.page(connection, run_id(), Query(limit=100))[0]}
     run = runs.get(connection, run_id())
     assert run is not None
     return found, {name: attempts.of_action(connection, each.id) for name, each in found.items()}, run

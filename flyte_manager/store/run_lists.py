@@ -1,0 +1,172 @@
+"""Runs by what one asks for: pages of a list, those that changed, those that wait for an answer.
+
+Newest first is what every index of `runs` ends with, so that a page costs what it holds, however many runs there are.
+A list of some phases is one walk of `runs_by_phase` for each of them, merged by SQLite: one walk over them all could
+pass a million runs of other phases.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from flyte_manager.domain.actions import Run
+from flyte_manager.domain.filters import Filter, Function, Order, Query
+from flyte_manager.domain.ids import ROOT, ProjectId
+from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.store.listing import KIND, LABELS, MOMENT, NUMBER, PHASE, SOURCE, Field, Pages, where
+from flyte_manager.store.runs import run_of
+from flyte_manager.store.tables import actions, runs
+
+PAGE = 500
+"""Rows that a watcher reads at once."""
+
+
+def _of_root(column: str) -> "sa.ColumnElement[Any]":
+    """What only the root action's row has."""
+    root = sa.select(actions.c[column]).where(
+        actions.c.project == runs.c.project,
+        actions.c.domain == runs.c.domain,
+        actions.c.run == runs.c.name,
+        actions.c.name == ROOT,
+    )
+    return root.scalar_subquery()
+
+
+NO_TRIGGER = {
+    "trigger_name": Field(sa.literal("")),
+    "trigger_task_name": Field(sa.literal("")),
+    "trigger_type": Field(sa.literal("")),
+    "trigger_revision": Field(sa.type_coerce(sa.null(), sa.Integer), NUMBER),
+}
+"""There are no triggers yet: nothing was made by one."""
+
+FIELDS = {
+    "name": Field(runs.c.name),
+    "run_name": Field(runs.c.name),
+    "project": Field(runs.c.project),
+    "domain": Field(runs.c.domain),
+    "phase": Field(runs.c.phase, PHASE),
+    "action_type": Field(sa.literal(Kind.TASK.name), KIND),
+    "run_source": Field(runs.c.source, SOURCE),
+    "created_by": Field(runs.c.created_by_subject),
+    "created_by_subject": Field(runs.c.created_by_subject),
+    "labels": Field(runs.c.labels, LABELS),
+    "task_project": Field(_of_root("task_project")),
+    "task_domain": Field(_of_root("task_domain")),
+    "task_name": Field(runs.c.task_name),
+    "task_version": Field(runs.c.task_version),
+    "function_name": Field(_of_root("function")),
+    "environment_name": Field(_of_root("environment")),
+    "created_at": Field(runs.c.created_at, MOMENT),
+    "updated_at": Field(runs.c.updated_at, MOMENT),
+    "started_at": Field(runs.c.started_at, MOMENT),
+    "ended_at": Field(runs.c.ended_at, MOMENT),
+    "duration_ms": Field(runs.c.duration_ms, NUMBER),
+    **NO_TRIGGER,
+}
+_PAGES = Pages(FIELDS, Order("created_at"), Order("name"), Order("project"), Order("domain"))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which runs a list is about; an empty part means any."""
+
+    project: ProjectId | None = None
+    task_name: str = ""
+    task_version: str = ""
+    paused: bool = False
+    """only runs that wait for the answer to a condition"""
+    org: str = ""
+    """this one's, and those without one"""
+
+
+_OTHER = runs.alias("waiting")
+_WAITING: "sa.Select[Any]" = (
+    sa.select(sa.literal_column("waiting.rowid"))
+    .select_from(actions)
+    .join(
+        _OTHER,
+        sa.and_(
+            _OTHER.c.project == actions.c.project,
+            _OTHER.c.domain == actions.c.domain,
+            _OTHER.c.name == actions.c.run,
+        ),
+    )
+    .where(actions.c.phase == Phase.PAUSED.name, actions.c.ended_at.is_(None))
+)
+
+
+def page(connection: sa.Connection, scope: Scope, query: Query) -> tuple[Sequence[Run], str]:
+    """A page, newest first unless the query says otherwise, and the next page's token."""
+    statement = _scoped(scope)
+    phases, others = _phases(query.filters)
+    statements = [statement]
+    if phases is not None:
+        statements = [statement.where(runs.c.phase == phase.name) for phase in sorted(phases)]
+    rows, token = _PAGES.page(connection, statements, replace(query, filters=others))
+    return [run_of(row) for row in rows], token
+
+
+Cursor = tuple[int, str, str, str]
+"""Revision, project, domain and name of the row read last."""
+
+
+def newest_revision(connection: sa.Connection) -> Cursor:
+    """Behind all that there is."""
+    revision = connection.execute(sa.select(sa.func.max(runs.c.revision))).scalar_one()
+    return (revision or 0, LAST, LAST, LAST)
+
+
+LAST = "\U0010ffff"
+"""Comes after every name."""
+
+
+def changed(connection: sa.Connection, scope: Scope, after: Cursor) -> Sequence[Run]:
+    """At most PAGE runs changed past the cursor, in the order of their changes."""
+    key = (runs.c.revision, runs.c.project, runs.c.domain, runs.c.name)
+    past = sa.and_(runs.c.revision >= after[0], sa.tuple_(*key) > sa.tuple_(*map(sa.literal, after)))
+    statement = _scoped(scope).where(past).order_by(*key).limit(PAGE)
+    return [run_of(row) for row in connection.execute(statement)]
+
+
+def cursor_of(run: Run) -> Cursor:
+    return (run.revision, run.id.project, run.id.domain, run.id.name)
+
+
+def _scoped(scope: Scope) -> "sa.Select[Any]":
+    statement = runs.select()
+    if scope.project is not None:
+        project: sa.ColumnElement[str] = runs.c.project
+        domain: sa.ColumnElement[str] = runs.c.domain
+        if scope.paused:  # kept from the indexes, so that SQLite begins with those that wait
+            project, domain = project.concat(""), domain.concat("")
+        statement = statement.where(project == scope.project.project, domain == scope.project.domain)
+    if scope.task_name:
+        statement = statement.where(runs.c.task_name == scope.task_name)
+    if scope.task_version:
+        statement = statement.where(runs.c.task_version == scope.task_version)
+    if scope.paused:
+        statement = statement.where(sa.literal_column("runs.rowid").in_(_WAITING))
+    if scope.org:
+        statement = statement.where(runs.c.org.in_(("", scope.org)))
+    return statement
+
+
+_NAMING = {Function.EQUAL: True, Function.VALUE_IN: True, Function.NOT_EQUAL: False, Function.VALUE_NOT_IN: False}
+
+
+def _phases(filters: Sequence[Filter]) -> tuple[set[Phase] | None, Sequence[Filter]]:
+    """The phases that the filters leave (None: no filter names any), and the other filters."""
+    left: set[Phase] | None = None
+    others = []
+    for each in filters:
+        if each.field != "phase" or each.function not in _NAMING:
+            others.append(each)
+            continue
+        where(FIELDS, [each])  # refuses what no phase is
+        named = {Phase[str(PHASE.parse(value))] for value in each.values}
+        kept = named if _NAMING[each.function] else set(Phase) - named
+        left = kept if left is None else left & kept
+    return left, others
