@@ -11,6 +11,7 @@ from flyte_manager.domain.caching import CacheStatus
 from flyte_manager.domain.ids import ROOT, ActionId, RunId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.store.engine import Transaction
+from flyte_manager.store.prepared import Prepared
 from flyte_manager.store.tables import actions
 
 PAGE = 500
@@ -24,19 +25,21 @@ _CHANGING = [
     *("started_at", "ended_at", "not_before", "attempt_revision", "revision", "resource_name", "resource_uid"),
     *("updated_at", "signalled_by"),
 ]
-_UPDATE = actions.update().where(_BY_KEY).values({column: sa.bindparam(f"new_{column}") for column in _CHANGING})
-_GET = actions.select().where(_BY_KEY)
+_INSERT = Prepared(actions.insert())
+_UPDATE = Prepared(actions.update().where(_BY_KEY), *_CHANGING)
+_GET = Prepared(actions.select().where(_BY_KEY))
 _OF_RUN = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for column in ("project", "domain", "run")))
 _PAST_CURSOR = sa.tuple_(actions.c.revision, actions.c.name) > sa.tuple_(
     sa.bindparam("after_revision", type_=sa.Integer), sa.bindparam("after_name", type_=sa.Text)
 )
-_CHANGED = actions.select().where(_OF_RUN, _PAST_CURSOR).order_by(actions.c.revision, actions.c.name).limit(PAGE)
-_CHILDREN = _CHANGED.where(actions.c.parent == sa.bindparam("key_parent"))
+_NEWS = actions.select().where(_OF_RUN, _PAST_CURSOR).order_by(actions.c.revision, actions.c.name).limit(PAGE)
+_CHANGED = Prepared(_NEWS)
+_CHILDREN = Prepared(_NEWS.where(actions.c.parent == sa.bindparam("key_parent")))
 _BELOW = sa.select(sa.bindparam("key_name", type_=sa.Text).label("name")).cte("below", recursive=True)
 _BELOW = _BELOW.union(
     sa.select(actions.c.name).where(_OF_RUN, actions.c.ended_at.is_(None), actions.c.parent == _BELOW.c.name)
 )
-_LIVE_BELOW = (
+_LIVE_BELOW = Prepared(
     actions.select()
     .where(_OF_RUN, actions.c.name.in_(sa.select(_BELOW.c.name)), actions.c.name != sa.bindparam("key_name"))
     .order_by(actions.c.name)
@@ -47,19 +50,16 @@ _LIVE = (  # parents before their children, also where the clock stood still bet
 
 
 def insert(tx: Transaction, action: Action) -> None:
-    tx.connection.execute(actions.insert(), _values(action))
+    _INSERT.write(tx.connection, _values(action))
 
 
 def update(tx: Transaction, *changed: Action) -> None:
-    rows = []
     for action in changed:
-        values = _values(action)
-        rows.append(_key(action.id) | {f"new_{column}": values[column] for column in _CHANGING})
-    tx.connection.execute(_UPDATE, rows)
+        _UPDATE.write(tx.connection, _values(action) | _key(action.id))
 
 
 def get(connection: sa.Connection, action: ActionId) -> Action | None:
-    row = connection.execute(_GET, _key(action)).one_or_none()
+    row = _GET.one(connection, _key(action))
     return action_of(row) if row else None
 
 
@@ -71,18 +71,18 @@ START: Cursor = (0, "")
 
 def children(connection: sa.Connection, parent: ActionId, after: Cursor) -> Sequence[Action]:
     """At most PAGE children changed past the cursor, in the order of their changes."""
-    rows = connection.execute(_CHILDREN, _run_key(parent.run) | _cursor(after) | {"key_parent": parent.name})
-    return [action_of(row) for row in rows]
+    key = _run_key(parent.run) | _cursor(after) | {"key_parent": parent.name}
+    return [action_of(row) for row in _CHILDREN.all(connection, key)]
 
 
 def changed(connection: sa.Connection, run: RunId, after: Cursor) -> Sequence[Action]:
     """At most PAGE actions of the run changed past the cursor, in the order of their changes."""
-    return [action_of(row) for row in connection.execute(_CHANGED, _run_key(run) | _cursor(after))]
+    return [action_of(row) for row in _CHANGED.all(connection, _run_key(run) | _cursor(after))]
 
 
 def live_below(connection: sa.Connection, action: ActionId) -> Sequence[Action]:
     """What lives below the action, all levels; an action that has ended has nothing alive below it."""
-    return [action_of(row) for row in connection.execute(_LIVE_BELOW, _key(action))]
+    return [action_of(row) for row in _LIVE_BELOW.all(connection, _key(action))]
 
 
 def live(connection: sa.Connection) -> Sequence[Action]:
@@ -164,7 +164,7 @@ def _values(action: Action) -> dict[str, object]:
     }
 
 
-def action_of(row: "sa.Row[Any]") -> Action:
+def action_of(row: Any) -> Action:
     return Action(
         id=ActionId(RunId(row.project, row.domain, row.run, row.org), row.name),
         kind=Kind[row.kind],
@@ -204,7 +204,7 @@ def action_of(row: "sa.Row[Any]") -> Action:
     )
 
 
-def failure(row: "sa.Row[Any]") -> Failure | None:
+def failure(row: Any) -> Failure | None:
     """The failure in a row of actions or attempts."""
     if not row.error_kind:
         return None

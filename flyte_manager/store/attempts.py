@@ -14,34 +14,33 @@ from flyte_manager.domain.ids import ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.store.actions import failure
 from flyte_manager.store.engine import Transaction
+from flyte_manager.store.prepared import Prepared
 from flyte_manager.store.tables import attempts
 
 _KEY = ("project", "domain", "run", "action")
 _OF_ACTION = sa.and_(*(attempts.c[column] == sa.bindparam(f"key_{column}") for column in _KEY))
 _BY_KEY = sa.and_(_OF_ACTION, attempts.c.attempt == sa.bindparam("key_attempt"))
 _CHANGING = [column.name for column in attempts.columns if column.name not in (*_KEY, "attempt", "created_at")]
-_UPDATE = attempts.update().where(_BY_KEY).values({column: sa.bindparam(f"new_{column}") for column in _CHANGING})
+_INSERT = Prepared(attempts.insert())
+_UPDATE = Prepared(attempts.update().where(_BY_KEY), *_CHANGING)
+_GET = Prepared(attempts.select().where(_BY_KEY))
+_ALL = Prepared(attempts.select().where(_OF_ACTION).order_by(attempts.c.attempt))
 _AT_ONCE = 1000
 """Names in one query: SQLite takes 32,766 parameters."""
-_GET = attempts.select().where(_BY_KEY)
-_ALL = attempts.select().where(_OF_ACTION).order_by(attempts.c.attempt)
 
 
 def insert(tx: Transaction, attempt: Attempt) -> None:
-    tx.connection.execute(attempts.insert(), _values(attempt))
+    _INSERT.write(tx.connection, _values(attempt))
 
 
 def update(tx: Transaction, *changed: Attempt) -> None:
-    rows = []
     for attempt in changed:
-        values = _values(attempt)
         key = _key(attempt.id.action) | {"key_attempt": attempt.id.number}
-        rows.append(key | {f"new_{column}": values[column] for column in _CHANGING})
-    tx.connection.execute(_UPDATE, rows)
+        _UPDATE.write(tx.connection, _values(attempt) | key)
 
 
 def get(connection: sa.Connection, attempt: AttemptId) -> Attempt | None:
-    row = connection.execute(_GET, _key(attempt.action) | {"key_attempt": attempt.number}).one_or_none()
+    row = _GET.one(connection, _key(attempt.action) | {"key_attempt": attempt.number})
     return _attempt(row) if row else None
 
 
@@ -61,7 +60,7 @@ def present(connection: sa.Connection, run: RunId, found: Sequence[Action]) -> M
 
 
 def of_action(connection: sa.Connection, action: ActionId) -> Sequence[Attempt]:
-    return [_attempt(row) for row in connection.execute(_ALL, _key(action))]
+    return [_attempt(row) for row in _ALL.all(connection, _key(action))]
 
 
 def _key(action: ActionId) -> dict[str, object]:
@@ -116,7 +115,7 @@ def _source(row: "sa.Row[Any]") -> AttemptId:
     return AttemptId(ActionId(RunId(row.project, row.domain, found["run"]), found["action"]), found["attempt"])
 
 
-def _attempt(row: "sa.Row[Any]") -> Attempt:
+def _attempt(row: Any) -> Attempt:
     return Attempt(
         id=AttemptId(ActionId(RunId(row.project, row.domain, row.run), row.action), row.attempt),
         phase=Phase[row.phase],

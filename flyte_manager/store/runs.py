@@ -8,14 +8,16 @@ from flyte_manager.domain.actions import Action, Run, TaskName
 from flyte_manager.domain.ids import RunId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.store.engine import Transaction
+from flyte_manager.store.prepared import Prepared
 from flyte_manager.store.tables import runs
 
 
 def insert(tx: Transaction, run: Run) -> None:
-    tx.connection.execute(runs.insert(), {**_values(run), "revision": tx.revision})
+    _INSERT.write(tx.connection, {**_values(run), "revision": tx.revision})
 
 
-_MIRROR = (
+_INSERT = Prepared(runs.insert())
+_MIRROR = Prepared(
     runs.update()
     .where(
         runs.c.project == sa.bindparam("_project"),
@@ -36,8 +38,8 @@ _MIRROR = (
 def mirror(tx: Transaction, root: Action) -> None:
     """Shows the root action's progress in the run's row."""
     run = root.id.run
-    tx.connection.execute(
-        _MIRROR,
+    _MIRROR.write(
+        tx.connection,
         {
             "_project": run.project,
             "_domain": run.domain,
@@ -52,14 +54,14 @@ def mirror(tx: Transaction, root: Action) -> None:
     )
 
 
-_GET = runs.select().where(
-    *(runs.c[column] == sa.bindparam(f"key_{column}") for column in ("project", "domain", "name"))
+_GET = Prepared(
+    runs.select().where(*(runs.c[column] == sa.bindparam(f"key_{column}") for column in ("project", "domain", "name")))
 )
 
 
 def get(connection: sa.Connection, run: RunId) -> Run | None:
     key = {"key_project": run.project, "key_domain": run.domain, "key_name": run.name}
-    row = connection.execute(_GET, key).one_or_none()
+    row = _GET.one(connection, key)
     return run_of(row) if row else None
 
 
@@ -90,7 +92,7 @@ def _values(run: Run) -> dict[str, object]:
     }
 
 
-def run_of(row: "sa.Row[Any]") -> Run:
+def run_of(row: Any) -> Run:
     return Run(
         id=RunId(row.project, row.domain, row.name, row.org),
         phase=Phase[row.phase],

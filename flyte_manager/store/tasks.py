@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from flyte_manager.domain.actions import TaskName
 from flyte_manager.domain.catalog import DeployedTask
@@ -11,6 +12,7 @@ from flyte_manager.domain.filters import Order, Query
 from flyte_manager.domain.ids import ProjectId
 from flyte_manager.store.engine import Transaction
 from flyte_manager.store.listing import FLAG, MOMENT, Field, ordered, paged, where
+from flyte_manager.store.prepared import Prepared
 from flyte_manager.store.tables import task_specs, tasks
 
 FIELDS = {
@@ -26,16 +28,17 @@ FIELDS = {
     "created_at": Field(tasks.c.created_at, MOMENT),
 }
 
-_KEEP_SPEC = sa.text("INSERT INTO task_specs (digest, spec) VALUES (:digest, :spec) ON CONFLICT (digest) DO NOTHING")
+_KEEP_SPEC = Prepared(sqlite.insert(task_specs).on_conflict_do_nothing())
+_SPEC = Prepared(task_specs.select().where(task_specs.c.digest == sa.bindparam("digest")))
 
 
 def keep_spec(tx: Transaction, digest: str, spec: bytes) -> None:
-    tx.connection.execute(_KEEP_SPEC, {"digest": digest, "spec": spec})
+    _KEEP_SPEC.write(tx.connection, {"digest": digest, "spec": spec})
 
 
 def spec(connection: sa.Connection, digest: str) -> bytes | None:
-    found = connection.execute(sa.select(task_specs.c.spec).where(task_specs.c.digest == digest)).scalar_one_or_none()
-    return None if found is None else bytes(found)
+    found = _SPEC.one(connection, {"digest": digest})
+    return None if found is None else bytes(found.spec)
 
 
 def insert(tx: Transaction, task: DeployedTask) -> None:
