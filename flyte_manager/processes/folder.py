@@ -6,6 +6,7 @@
     exit.json   the *record* of the end, renamed into place; the only thing that says that an attempt is over
     work/ tmp/  the task's working directory and TMPDIR, kept until the manager forgets the attempt
     secrets/    files that only the attempt's user may read, removed at its end
+    libraries   what the first task of its kind imported, for the zygote, which removes it
 
 The manager sends an *order* to the zygote, which forks the shepherd that makes all of this.
 Standard library only, and nothing newer than Python 3.10.
@@ -19,8 +20,22 @@ from dataclasses import dataclass, field
 from flyte_manager.processes import linux
 
 LOCK, LOG, RECORD, WORK, TEMPORARY, SECRETS = "lock", "log", "exit.json", "work", "tmp", "secrets"
+LIBRARIES = "libraries"
 MARKER = "FLYTE_MANAGER_ATTEMPT"
 """Variable in the environment of every task, by which its processes are found: the path of its folder."""
+ATTEMPT_VARIABLES = frozenset(
+    {
+        "ACTION_NAME",
+        "FLYTE_ATTEMPT_NUMBER",
+        "FLYTE_INTERNAL_EXECUTION_ID",
+        "RUN_NAME",
+        "TMPDIR",
+        "_F_PN",
+        "_U_RUN_BASE",
+        MARKER,
+    }
+)
+"""Variables that are another attempt's in another attempt."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,10 @@ class Order:
     run_seconds: float = 0.0
     grace_seconds: float = 5.0
     log_limit: int = 64 << 20
+    kind: str = ""
+    """attempts of one kind may share imported libraries"""
+    learns: bool = False
+    """the task writes down what it imported"""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import fcntl
 import os
 import signal
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 PIPE_BYTES = 1 << 20
@@ -86,6 +86,47 @@ def birth(pid: int) -> int:
 
 def threads() -> int:
     return len(os.listdir("/proc/self/task"))
+
+
+def other_threads() -> set[str]:
+    """Names of this process's threads but for the main one."""
+    ours = str(os.getpid())
+    return {_comm(f"self/task/{tid}") for tid in os.listdir("/proc/self/task") if tid != ours}
+
+
+def name_of(pid: int) -> str:
+    """What `set_name` set; empty when there is no such process."""
+    return _comm(str(pid))
+
+
+def _comm(place: str) -> str:
+    try:
+        with open(f"/proc/{place}/comm", "rb") as file:
+            return file.read().decode("utf-8", "replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def note_ended_children() -> int:
+    """A descriptor that becomes readable when a child of this process ends."""
+    ended, end = os.pipe()
+    os.set_blocking(ended, False)
+    os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(end, warn_on_full_buffer=False)
+    return ended
+
+
+def reap() -> Iterator[int]:
+    """Waits for the children that have ended; their pids."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        yield pid
 
 
 def children(pid: int) -> list[int]:

@@ -28,6 +28,7 @@ from flyte_manager.processes import folder as disk
 from flyte_manager.processes import linux, logs, selftest, temporary, warm
 from flyte_manager.processes.environment import check_system
 from flyte_manager.processes.forker import Forker, Send, ZygoteDown
+from flyte_manager.processes.sharing import kind_of
 
 SECRETS_VARIABLE = "FLYTE_SECRETS_DEFAULT_DIR"
 _SETTLE_SECONDS = 2.0
@@ -200,6 +201,7 @@ class Processes:
             run_seconds=launch.run_seconds,
             grace_seconds=self._grace_seconds,
             log_limit=self._log_limit,
+            kind="" if program else kind_of(argv, env, secret=bool(launch.secret_env or launch.secret_files)),
         )
 
     def _program(self, launch: ports.Launch, env: Mapping[str, str]) -> tuple[str, list[str]]:

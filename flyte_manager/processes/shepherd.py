@@ -35,6 +35,7 @@ LIMITED_SAMPLE_SECONDS = 0.25
 DRAIN_SECONDS = 0.5
 NAP_SECONDS = 0.005
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+NAME = "shepherd"
 _NEVER = float("inf")
 
 Warm = Callable[[disk.Order], int]
@@ -68,9 +69,9 @@ def mind(order: disk.Order, conn: socket.socket, warm: Warm | None) -> None:
 def _detach(kept: set[int]) -> None:
     os.setsid()
     linux.become_subreaper()
-    linux.set_name("shepherd")
+    linux.set_name(NAME)
     gc.disable()  # a collection would write to every page that is shared with the zygote
-    _close_all(kept)
+    close_all(kept)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -80,7 +81,7 @@ def _detach(kept: set[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _close_all(kept: set[int]) -> None:
+def close_all(kept: set[int]) -> None:
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2 and fd not in kept:
             try:
@@ -306,7 +307,7 @@ def _become_task(shepherd: int, out: int, err: int, kept: set[int]) -> None:
     for source, fd in ((null, 0), (out, 1), (err, 2)):
         os.dup2(source, fd)
     signal.set_wakeup_fd(-1)
-    _close_all(kept)
+    close_all(kept)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -24,7 +24,7 @@ import types
 from typing import Any
 
 from flyte_manager.processes import folder as disk
-from flyte_manager.processes import linux, preload
+from flyte_manager.processes import libraries, linux, preload
 
 _ours: list[str] = []
 """names of this package's modules; to look for them in a fork would touch, and so copy, 500 pages"""
@@ -56,7 +56,10 @@ def run(order: disk.Order) -> int:
     """Runs a0 in this forked process; returns its exit code when all that it left behind is done."""
     try:
         _become_fresh(order)
+        before = libraries.before_task()
         code = _call(importlib.import_module("flyte._bin.runtime").main)
+        if order.learns:
+            libraries.write_down(order, before)
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -102,6 +105,7 @@ def _become_fresh(order: disk.Order) -> None:
     if process := sys.modules.get("multiprocessing.process"):
         process.current_process().authkey = os.urandom(32)
     _set_log_levels()
+    libraries.start_afresh()
     gc.enable()
     background = _background()
     background.loop = asyncio.new_event_loop()

@@ -7,6 +7,7 @@
 `warm` imports the SDK first, so that its forks need not; `cold` imports nothing, its tasks exec. It tells by one line
 on stdout whether it is ready. A fork takes along one thread only, so it must have exactly one: else it ends with a
 message. It is a subreaper: who becomes its child without being a shepherd has lost its shepherd and is killed.
+Tasks that import heavy libraries get zygotes of their own beside it (branches.py).
 
 Standard library only (and the SDK, in warm.py), and nothing newer than Python 3.10.
 """
@@ -19,11 +20,12 @@ import signal
 import socket
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # beside the tasks' own libraries, this package's plain files
+from flyte_manager.processes import branches, linux, shepherd, warm  # noqa: E402
 from flyte_manager.processes import folder as disk  # noqa: E402
-from flyte_manager.processes import linux, shepherd, warm  # noqa: E402
 
 del sys.path[0]
 
@@ -39,24 +41,25 @@ class Zygote:
         self._path = path
         self._run = run
         self._shepherds: set[int] = set()
+        self._branches = branches.Branches(run)
+        self._learning: dict[int, disk.Order] = {}
+        """shepherd -> order of an attempt that writes down its libraries"""
 
     def serve(self) -> None:
-        ended, end = os.pipe()
-        os.set_blocking(ended, False)
-        os.set_blocking(end, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(end, warn_on_full_buffer=False)
-        poll = select.poll()
-        poll.register(0, select.POLLHUP)
-        poll.register(ended, select.POLLIN)
-        poll.register(self._listener, select.POLLIN)
+        ended = linux.note_ended_children()
         while True:
-            ready = {fd for fd, _ in poll.poll()}
+            poll = select.poll()
+            poll.register(0, select.POLLHUP)
+            for fd in (ended, self._listener.fileno(), *self._branches.channels()):
+                poll.register(fd, select.POLLIN)
+            left = self._branches.seconds_left()
+            ready = {fd for fd, _ in poll.poll(None if left is None else 1000 * left + 1)}
             if 0 in ready:
                 return self._leave()
             if ended in ready:
                 os.read(ended, 4096)
                 self._reap()
+            self._branches.attend(ready)
             if self._listener.fileno() in ready:
                 self._accept()
 
@@ -65,36 +68,36 @@ class Zygote:
         with conn:
             conn.settimeout(READ_SECONDS)
             try:
-                order = disk.Order(**json.loads(_read_line(conn)))
+                line = _read_line(conn)
+                order = disk.Order(**json.loads(line))
             except (OSError, ValueError, TypeError) as error:
                 print(f"an order could not be read: {error!r}", file=sys.stderr, flush=True)
                 return
             if linux.threads() != 1:
                 sys.exit(f"the zygote has {linux.threads()} threads and must not fork")
-            pid = os.fork()
-            if pid:
-                self._shepherds.add(pid)
+            if order.kind and self._branches.take(order, line, conn):
                 return
-            code = 1
-            try:
-                signal.set_wakeup_fd(-1)
-                self._listener.detach()
-                shepherd.mind(order, conn, self._run)
-                code = 0
-            finally:
-                os._exit(code)
+            order = replace(order, learns=self._branches.learns_from(order.kind))
+            pid = branches.fork_shepherd(order, conn, self._run, self._forget)
+            self._shepherds.add(pid)
+            if order.learns:
+                self._learning[pid] = order
+
+    def _forget(self) -> None:
+        """In a fork: its descriptors are the zygote's business."""
+        self._listener.detach()
+        self._branches.forget()
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                break
+        for pid in linux.reap():
             self._shepherds.discard(pid)
-        for orphan in set(linux.children(os.getpid())) - self._shepherds:
-            linux.kill([orphan, *linux.descendants(orphan)], signal.SIGKILL)
+            if order := self._learning.pop(pid, None):
+                self._branches.learn(order.kind, order.folder)
+        for orphan in set(linux.children(os.getpid())) - self._shepherds - self._branches.pids():
+            if linux.name_of(orphan) == shepherd.NAME:
+                self._shepherds.add(orphan)  # its branch has ended
+            else:
+                linux.kill([orphan, *linux.descendants(orphan)], signal.SIGKILL)
 
     def _leave(self) -> None:
         os.unlink(self._path)
