@@ -113,7 +113,7 @@ class Action:
     value: bytes = b""
     """flyteidl2.core.Literal: a condition's answer"""
     signalled_by: bytes = b""
-    """flyteidl2.common.EnrichedIdentity: who answered it"""
+    """flyteidl2.common.EnrichedIdentity: who answered it, or aborted it"""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     not_before: datetime | None = None

@@ -107,7 +107,7 @@ def note(action: Action, attempt: Attempt, seen: Observation) -> Change:
     return _noted(action, attempt, events=seen.events, place=seen.place)
 
 
-def abort(action: Action, attempt: Attempt | None, *, reason: str, at: datetime) -> Change:
+def abort(action: Action, attempt: Attempt | None, *, reason: str, at: datetime, by: bytes = b"") -> Change:
     """Ends a live action; a final one stays as it is."""
     if action.final:
         return Change(None)
@@ -116,6 +116,7 @@ def abort(action: Action, attempt: Attempt | None, *, reason: str, at: datetime)
         phase=Phase.ABORTED,
         state=state_json(action, Phase.ABORTED, at),
         reason=reason,
+        signalled_by=by,
         ended_at=at,
         not_before=None,
     )
@@ -134,8 +135,8 @@ def again(action: Action, at: datetime) -> Change:
 def ask_again(condition: Action, at: datetime) -> Change:
     """Waits anew for the answer to a condition that ended without one; its timeout counts from now."""
     state = state_json(condition, Phase.PAUSED, at)
-    new = replace(condition, phase=Phase.PAUSED, state=state, failure=None, reason="", started_at=at, ended_at=None)
-    return Change(new)
+    new = replace(condition, phase=Phase.PAUSED, state=state, failure=None, reason="", signalled_by=b"")
+    return Change(replace(new, started_at=at, ended_at=None))
 
 
 def stale(child: Action, parent: Action) -> bool:
@@ -283,6 +284,7 @@ def _requeued(action: Action, *, at: datetime, not_before: datetime | None) -> A
         state=state_json(action, Phase.QUEUED, at),
         attempt=action.attempt + 1,
         reason="",
+        signalled_by=b"",
         failure=None,
         ended_at=None,
         not_before=not_before,

@@ -173,22 +173,23 @@ class Ledger:
 
         await self.transact(write)
 
-    async def abort_run(self, run: RunId, reason: str) -> None:
-        """Ends every live action of the run; a run that has ended stays as it is. Raises UnknownRun."""
+    async def abort_run(self, run: RunId, reason: str, *, by: bytes = b"") -> None:
+        """Ends every live action of the run; a run that has ended stays as it is. `by`:
+        flyteidl2.common.EnrichedIdentity. Raises UnknownRun."""
 
         def write(work: Work) -> bool:
             if runs.get(work.tx.connection, run) is None:
                 raise UnknownRun(name=run.name, project=run.project, domain=run.domain)
-            return work.abort(known_action(work.tx.connection, ActionId(run, ROOT)), reason)
+            return work.abort(known_action(work.tx.connection, ActionId(run, ROOT)), reason, by)
 
         if not await self.transact(write):
             log.info("run %s has ended: nothing to abort", run)
 
-    async def abort_action(self, action: ActionId, reason: str) -> None:
+    async def abort_action(self, action: ActionId, reason: str, *, by: bytes = b"") -> None:
         """Ends the action and all below it; one that has ended stays as it is. Raises UnknownAction."""
 
         def write(work: Work) -> bool:
-            return work.abort(known_action(work.tx.connection, action), reason)
+            return work.abort(known_action(work.tx.connection, action), reason, by)
 
         if not await self.transact(write):
             log.info("action %s has ended: nothing to abort", action)

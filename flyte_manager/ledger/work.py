@@ -62,10 +62,10 @@ class Work:
         told = AttemptReport(action.attempt_id, Phase.FAILED, self.at, failure=failure)
         self.save(lifecycle.report(action, self.attempt(told.attempt), told, lifecycle.NO_RETRIES), action)
 
-    def abort(self, action: Action, reason: str) -> bool:
+    def abort(self, action: Action, reason: str, by: bytes) -> bool:
         """Ends the action, and all below it; false when it has ended already."""
         attempt = attempts.get(self.tx.connection, action.attempt_id)
-        change = lifecycle.abort(action, attempt, reason=reason, at=self.at)
+        change = lifecycle.abort(action, attempt, reason=reason, at=self.at, by=by)
         self.save(change, action)
         return change.action is not None
 

@@ -15,7 +15,7 @@ from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.ledger import Ledger, NotACondition
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.services.aborting import reason_of
-from flyte_manager.services.context import Context
+from flyte_manager.services.context import Context, caller
 from flyte_manager.services.enqueue import Enqueue
 from flyte_manager.services.state import told_failure
 from flyte_manager.wire import ids
@@ -67,14 +67,14 @@ class ActionsService(actions_service_connect.ActionsService):
         await self._ledger.report(told, budget)
         return pb.UpdateResponse()
 
-    async def abort(self, request: pb.AbortRequest, _ctx: Context) -> pb.AbortResponse:
-        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request))
+    async def abort(self, request: pb.AbortRequest, ctx: Context) -> pb.AbortResponse:
+        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request), by=caller(ctx).identity)
         return pb.AbortResponse()
 
-    async def signal(self, request: pb.SignalRequest, _ctx: Context) -> pb.SignalResponse:
+    async def signal(self, request: pb.SignalRequest, ctx: Context) -> pb.SignalResponse:
         action = await self._reader.action(ids.action_id(request.action_id))
         if action.kind is not Kind.CONDITION:
             raise NotACondition(name=action.id.name)
         condition = run_definition_pb2.ConditionAction.FromString(action.spec)
-        await self._ledger.signal(action.id, check_literal(condition, request.value))
+        await self._ledger.signal(action.id, check_literal(condition, request.value), by=caller(ctx).identity)
         return pb.SignalResponse()

@@ -5,7 +5,7 @@ from flyteidl2.workflow import queue_service_pb2 as pb
 
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.services.aborting import reason_of
-from flyte_manager.services.context import Context
+from flyte_manager.services.context import Context, caller
 from flyte_manager.services.enqueue import Enqueue
 from flyte_manager.wire import ids
 
@@ -19,12 +19,12 @@ class QueueService(queue_service_connect.QueueService):
         await self._enqueue(request)
         return pb.EnqueueActionResponse()
 
-    async def abort_queued_run(self, request: pb.AbortQueuedRunRequest, _ctx: Context) -> pb.AbortQueuedRunResponse:
-        await self._ledger.abort_run(ids.run_id(request.run_id), reason_of(request))
+    async def abort_queued_run(self, request: pb.AbortQueuedRunRequest, ctx: Context) -> pb.AbortQueuedRunResponse:
+        await self._ledger.abort_run(ids.run_id(request.run_id), reason_of(request), by=caller(ctx).identity)
         return pb.AbortQueuedRunResponse()
 
     async def abort_queued_action(
-        self, request: pb.AbortQueuedActionRequest, _ctx: Context
+        self, request: pb.AbortQueuedActionRequest, ctx: Context
     ) -> pb.AbortQueuedActionResponse:
-        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request))
+        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request), by=caller(ctx).identity)
         return pb.AbortQueuedActionResponse()

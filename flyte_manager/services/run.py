@@ -15,7 +15,7 @@ from flyte_manager.ledger.ledger import Ledger, NotACondition
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.services.aborting import reason_of
-from flyte_manager.services.context import Context
+from flyte_manager.services.context import Context, caller
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.store.run_lists import Scope
@@ -136,20 +136,20 @@ class RunService(run_service_connect.RunService):
             if page:
                 yield pb.WatchActionsResponse(enriched_actions=enriched.take(page))
 
-    async def abort_run(self, request: pb.AbortRunRequest, _ctx: Context) -> pb.AbortRunResponse:
-        await self._ledger.abort_run(ids.run_id(request.run_id), reason_of(request))
+    async def abort_run(self, request: pb.AbortRunRequest, ctx: Context) -> pb.AbortRunResponse:
+        await self._ledger.abort_run(ids.run_id(request.run_id), reason_of(request), by=caller(ctx).identity)
         return pb.AbortRunResponse()
 
-    async def abort_action(self, request: pb.AbortActionRequest, _ctx: Context) -> pb.AbortActionResponse:
-        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request))
+    async def abort_action(self, request: pb.AbortActionRequest, ctx: Context) -> pb.AbortActionResponse:
+        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request), by=caller(ctx).identity)
         return pb.AbortActionResponse()
 
-    async def signal_event(self, request: pb.SignalEventRequest, _ctx: Context) -> pb.SignalEventResponse:
+    async def signal_event(self, request: pb.SignalEventRequest, ctx: Context) -> pb.SignalEventResponse:
         action = await self._reader.action(ids.action_id(request.action_id))
         if action.kind is not Kind.CONDITION:
             raise NotACondition(name=action.id.name)
         condition = run_definition_pb2.ConditionAction.FromString(action.spec)
-        await self._ledger.signal(action.id, answer(condition, request.payload))
+        await self._ledger.signal(action.id, answer(condition, request.payload), by=caller(ctx).identity)
         return pb.SignalEventResponse()
 
     async def get_action_log_context(

@@ -61,6 +61,8 @@ def action_details(history: ActionHistory, *, run: Run | None = None, platform: 
         details.error_info.CopyFrom(_error(record.failure))
     elif record.phase is Phase.ABORTED:
         details.abort_info.reason = record.reason
+        if record.signalled_by:
+            details.abort_info.aborted_by.ParseFromString(record.signalled_by)
     elif record.value:
         output = literals_pb2.Literal.FromString(record.value)
         by = identity_pb2.EnrichedIdentity.FromString(record.signalled_by)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from connectrpc.code import Code
+from flyteidl2.actions import actions_service_pb2
 from flyteidl2.common import list_pb2, phase_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2
+from flyteidl2.workflow import queue_service_pb2
 from flyteidl2.workflow import run_service_pb2 as pb
 
 from flyte_manager.domain.phases import Phase
@@ -187,6 +189,30 @@ async def test_aborting_a_run_ends_what_is_below_it_with_the_reason(flows: Flows
     assert (await flows.row("c1")).phase is Phase.ABORTED
     await flows.runs.abort_run(pb.AbortRunRequest(run_id=RUN, reason="again"))
     await refused(flows.runs.abort_run(pb.AbortRunRequest(run_id=run_proto(run_id("r9")))), Code.NOT_FOUND)
+
+
+async def test_who_aborted_it_is_shown_as_long_as_it_is_aborted(flows: Flows) -> None:
+    await flows.create()
+    for name in ("c1", "c2", "c3"):
+        await flows.actions.enqueue(flows.task(name))
+    ada, bob = {"x-amzn-oidc-identity": "ada"}, {"x-amzn-oidc-identity": "bob"}
+    await flows.runs.abort_action(pb.AbortActionRequest(action_id=named("c1")), headers=ada)
+    await flows.runs.abort_action(pb.AbortActionRequest(action_id=named("c1")), headers=bob)
+    queued = queue_service_pb2.AbortQueuedActionRequest(action_id=named("c2"))
+    await flows.queue.abort_queued_action(queued, headers=bob)
+    await flows.actions.abort(actions_service_pb2.AbortRequest(action_id=named("c3")))
+
+    async def shown(name: str) -> str:
+        details = (await flows.runs.get_action_details(pb.GetActionDetailsRequest(action_id=named(name)))).details
+        return str(details.abort_info.aborted_by.user.id.subject)
+
+    assert [await shown(name) for name in ("c1", "c2", "c3")] == ["ada", "bob", ""]
+    await flows.report(Phase.FAILED, retries=1)
+    await flows.actions.enqueue(flows.task("c1"))
+    row = await flows.row("c1")
+    assert (row.phase, row.signalled_by) == (Phase.QUEUED, b"")
+    await flows.runs.abort_run(pb.AbortRunRequest(run_id=RUN), headers=bob)
+    assert [await shown(name) for name in ("a0", "c1")] == ["bob", ""]
 
 
 async def test_aborting_an_action_leaves_its_parent(flows: Flows) -> None:
