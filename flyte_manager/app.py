@@ -34,6 +34,7 @@ from flyteidl2.workflow.queue_service_connect import QueueServiceASGIApplication
 from flyteidl2.workflow.run_logs_service_connect import RunLogsServiceASGIApplication
 from flyteidl2.workflow.run_service_connect import RunServiceASGIApplication
 from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
+from flyteidl2.workflow.translator_service_connect import TranslatorServiceASGIApplication
 
 from flyte_manager import __version__, embedded
 from flyte_manager.banner import Endpoint, Facts, banner
@@ -80,6 +81,7 @@ from flyte_manager.services.secret import SecretService
 from flyte_manager.services.state import StateService
 from flyte_manager.services.state_streams import StateStreams
 from flyte_manager.services.task import TaskService
+from flyte_manager.services.translator import TranslatorService
 from flyte_manager.store.engine import Database
 from flyte_manager.worlds import Middle, Parts, may_be_pods
 
@@ -288,6 +290,7 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
         ),
         connect_app(ProjectServiceASGIApplication, ProjectService(projects, _now), edge=edge),
         connect_app(DomainServiceASGIApplication, DomainService(projects), edge=edge),
+        connect_app(TranslatorServiceASGIApplication, TranslatorService(reader, parts.blobs), edge=edge),
         connect_app(SecretServiceASGIApplication, SecretService(projects, parts.secrets), edge=edge),
         connect_app(ImageServiceASGIApplication, ImageService(pods=parts.world is World.PODS), edge=edge),
         connect_app(IdentityServiceASGIApplication, IdentityService(user, full_name), edge=edge),

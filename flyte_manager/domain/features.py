@@ -53,5 +53,5 @@ TRACKED_RUNS = Feature(
 TRIGGERS = Feature(
     "triggers",
     "deploy the task without them, and start it yourself, e.g. from cron: `flyte run deployed-task ENV.TASK`",
-    also="DeployTask with triggers; CreateRun, UploadInputs and ListRuns by trigger",
+    also="DeployTask with triggers; CreateRun, UploadInputs, ListRuns and launch forms by trigger",
 )

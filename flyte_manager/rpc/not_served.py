@@ -30,7 +30,6 @@ NOT_SERVED: Mapping[str, Feature] = {
     "flyteidl2.workflow.EventsProxyService": Feature("executors that run apart", "the manager's own"),
     "flyteidl2.workflow.InternalRunService": Feature("executors that run apart", "the manager's own"),
     "flyteidl2.workflow.TrackedRunService": TRACKED_RUNS,
-    "flyteidl2.workflow.TranslatorService": Feature("launch forms", "`flyte run`, which reads the task's arguments"),
 }
 """By service, or by service and method where the service has others."""
 

@@ -87,6 +87,10 @@ ASKED: Sequence[tuple[str, Body]] = (
     ("actions.ActionsService/Update", {"actionId": ROOT, "status": {"phase": "ACTION_PHASE_SUCCEEDED"}}),
     ("actions.ActionsService/Abort", {"actionId": ROOT}),
     ("actions.ActionsService/Signal", {"actionId": QUESTION, "value": TRUE}),
+    (
+        "workflow.TranslatorService/LiteralsToLaunchFormJson",
+        {"literalsUri": "/nowhere/inputs.pb", "actionId": ROOT},
+    ),
     ("dataproxy.DataProxyService/CreateUploadLocation", {**FRESH, "filename": "f", "filenameRoot": "r"}),
     ("dataproxy.DataProxyService/UploadInputs", {"projectId": FRESH_PROJECT, "taskSpec": SPEC}),
     ("dataproxy.DataProxyService/UploadInputs", {"runId": NEW_RUN, "taskId": TASK}),
@@ -133,6 +137,9 @@ WITHOUT_IDENTIFIERS = frozenset(
         "org.DomainService/ListDomains",
         "project.ProjectService/ListProjects",
         "auth.IdentityService/UserInfo",
+        "workflow.TranslatorService/LaunchFormJsonToLiterals",
+        "workflow.TranslatorService/TaskSpecToLaunchFormJson",
+        "workflow.TranslatorService/JsonValuesToLiterals",
         "auth.AuthMetadataService/GetPublicClientConfig",
     }
 )

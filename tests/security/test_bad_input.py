@@ -49,6 +49,7 @@ WATCH = "workflow.RunService/WatchActions"
 PUT = "workflow.StateService/Put"
 UPLOAD = "dataproxy.DataProxyService/UploadInputs"
 LOCATION = "dataproxy.DataProxyService/CreateUploadLocation"
+FORM = "workflow.TranslatorService/LiteralsToLaunchFormJson"
 DOWNLOAD = "dataproxy.DataProxyService/CreateDownloadLink"
 ROADS = {"workflow.QueueService/EnqueueAction": None, "actions.ActionsService/Enqueue": "action"}
 LIMIT = 64 << 20
@@ -113,7 +114,7 @@ def test_the_requests_that_were_spoiled_are_good_as_they_stand(tmp_path_factory:
     with Manager(tmp_path_factory.mktemp("good")) as fresh, prepared(fresh) as asker:
         found = [(method, asker.ask(method, body)) for method, body in sorted(ASKED, key=comes_late)]
     others = {method: answer.message for method, answer in found if answer.code != OK}
-    assert set(others) == {DOWNLOAD, "org.DomainService/DeleteDomain"}, others
+    assert set(others) == {DOWNLOAD, "org.DomainService/DeleteDomain", FORM}, others
 
 
 def test_what_is_not_there_yet_says_so(manager: Manager, asker: Asker) -> None:
