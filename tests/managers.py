@@ -78,6 +78,7 @@ class Manager:
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    command: Sequence[str] = COMMAND
     process: "subprocess.Popen[bytes] | None" = None
     _logged: int = 0
     _clients: "list[subprocess.Popen[str]]" = field(default_factory=list)
@@ -156,7 +157,7 @@ class Manager:
         self._logged = len(self.log)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, *(f"--{name}={value}" for name, value in flags.items())],
+                [*self.command, *(f"--{name}={value}" for name, value in flags.items())],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -201,6 +202,11 @@ class Manager:
     def kill9(self) -> None:
         self.signal(signal.SIGKILL)
         self.until_ended()
+
+    def cpu_seconds(self) -> float:
+        """Of the manager's process so far."""
+        user, system = _stat(self.pid)[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def zygote(self) -> int | None:
         """The pid of its zygote, which is exec'ed by the manager; shepherds are forked from it."""

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt
 from flyte_manager.domain.bounds import Bound
+from flyte_manager.domain.caching import CacheStatus
 from flyte_manager.domain.ids import ROOT, ActionId, RunId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
 from flyte_manager.store import actions, attempts, runs
@@ -107,7 +108,7 @@ def at_the_end(connection: sa.Connection, world: World, seen: dict[str, dict[Act
         root = next(each for each in everything if each.id.name == ROOT)
         for action in everything:
             _expect(action.final, f"{action.id} is {action.phase.name} for ever ({action.reason})")
-            _agrees(action, world)
+            _agrees(action, attempts.get(connection, action.attempt_id), world)
             last = shown.get(action.id)
             _expect(
                 last == action, f"the watcher knows {action.id} as {last and last.phase.name}, not {action.phase.name}"
@@ -117,12 +118,14 @@ def at_the_end(connection: sa.Connection, world: World, seen: dict[str, dict[Act
     _expect(not world.alive(), f"{world.alive()[:1]} lives on after its action's end")
 
 
-def _agrees(action: Action, world: World) -> None:
+def _agrees(action: Action, attempt: Attempt | None, world: World) -> None:
     """What the rows say of an action is what the world did."""
     if action.kind is not Kind.TASK:
         return
     life = world.lives.get(action.attempt_id)
-    if action.phase is Phase.SUCCEEDED:
+    if attempt is not None and attempt.cache_status is CacheStatus.HIT:
+        _expect(life is None, f"{action.id} took outputs from the cache and ran all the same")
+    elif action.phase is Phase.SUCCEEDED:
         _expect(life is not None and life.ending is Ending.GOOD, f"{action.id} SUCCEEDED without having done so")
     if action.phase is Phase.TIMED_OUT:
         bounds = {bound.value for bound in Bound}

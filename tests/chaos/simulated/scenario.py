@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 
-from flyteidl2.core import execution_pb2
+from flyteidl2.core import execution_pb2, literals_pb2
+from flyteidl2.task import common_pb2
 
 from flyte_manager.domain.phases import Kind
 
@@ -47,6 +48,10 @@ class Call:
     cpu: int = 1
     timeout: int = 0
     """seconds, of a condition"""
+    cache_key: str = ""
+    """calls with the same one are equal: they share their outputs"""
+    serialized: bool = False
+    """equal calls wait for each other"""
     max_runtime: int = 0
     queued_timeout: int = 0
     deadline: int = 0
@@ -105,6 +110,17 @@ class Scenario:
         return next(each for each in self.runs[run].all() if each.name == action)
 
 
+OUTPUTS = common_pb2.Outputs(
+    literals=[
+        common_pb2.NamedLiteral(
+            name="o0",
+            value=literals_pb2.Literal(scalar=literals_pb2.Scalar(primitive=literals_pb2.Primitive(integer=1))),
+        )
+    ]
+).SerializeToString()
+"""of every attempt that ends well"""
+
+
 def scenario(random: Random) -> Scenario:
     runs = {
         f"r{number}": _task(random, "a0", depth=0, left=[random.randint(1, 6)]) for number in (1, 2)[: _few(random)]
@@ -145,6 +161,8 @@ def _task(random: Random, name: str, *, depth: int, left: list[int]) -> Call:
         retries=random.choice((0, 0, 1, 2)),
         backoff=random.choice((0, 0, 2)),
         cpu=random.choice((1, 1, 2)),
+        cache_key=random.choice(("k1", "k2")) if random.random() < 0.2 else "",
+        serialized=random.random() < 0.5,
         max_runtime=_bound(random, 1, 20),
         queued_timeout=_bound(random, 1, 30),
         deadline=_bound(random, 5, 60),

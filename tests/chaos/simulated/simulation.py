@@ -10,7 +10,7 @@ Everything random comes from the seed, and time is virtual: a seed that fails, f
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from random import Random
@@ -27,7 +27,16 @@ from flyte_manager.domain.orders import NewAction
 from flyte_manager.domain.phases import Kind, Phase
 from tests.chaos.simulated.disk import Disk, MemoryDatabase
 from tests.chaos.simulated.properties import Broken, Watch, at_the_end
-from tests.chaos.simulated.scenario import Abort, Call, Ending, Meddling, Scenario, error_document, scenario
+from tests.chaos.simulated.scenario import (
+    OUTPUTS,
+    Abort,
+    Call,
+    Ending,
+    Meddling,
+    Scenario,
+    error_document,
+    scenario,
+)
 from tests.chaos.simulated.world import SimulatedRuntime, World
 from tests.fakes.memory_blobs import MemoryBlobs
 from tests.fakes.middle import FakeSecrets, Wired, wired
@@ -61,9 +70,9 @@ class Life:
 class Simulation:
     """Plays a scenario."""
 
-    def __init__(self, seed: int, loop: VirtualLoop, trace: Trace | None = None) -> None:
-        self.random = Random(seed)
-        self.scenario: Scenario = scenario(self.random)
+    def __init__(self, plays: Scenario, random: Random, *, loop: VirtualLoop, trace: Trace | None = None) -> None:
+        self.random = random
+        self.scenario = plays
         self.clock: Callable[[], datetime] = loop.clock
         self.watch = Watch(self.scenario, trace and self._at(trace))
         self.disk = Disk(self._committed)
@@ -75,6 +84,11 @@ class Simulation:
         self._told: list[tuple[AttemptReport, Budget]] = []
         self._troubles: list[BaseException] = []
         self._helpers: set[asyncio.Task[None]] = set()
+
+    @property
+    def lives(self) -> bool:
+        """Whether the manager does."""
+        return self._life is not None
 
     async def play(self) -> None:
         """Raises Broken when a property does not hold."""
@@ -146,6 +160,11 @@ class Simulation:
             for task in life.tasks:
                 task.cancel()
 
+    def die(self, seconds: float) -> None:
+        """Kills the manager, which is started again after so many seconds."""
+        self._kill_manager()
+        asyncio.get_running_loop().call_later(seconds, self._start_manager)
+
     async def _outages(self) -> None:
         for outage in self.scenario.outages:
             await asyncio.sleep(max(0.0, outage.at - asyncio.get_running_loop().time()))
@@ -181,7 +200,7 @@ class Simulation:
 
     async def _run(self, name: str, root: Call) -> None:
         await asyncio.sleep(self.random.uniform(0, 3))
-        order = new_run(name, spec=_spec(root))
+        order = replace(new_run(name, spec=_spec(root)), cache_key=root.cache_key)
         for _ in range(self.random.choice((1, 1, 2))):  # asked again by a client that lost the answer
             await self._ask(lambda parts: parts.ledger.create_run(order))
 
@@ -254,9 +273,9 @@ class Simulation:
         ending = fate.ending if failed is None or call.forgiving else Ending.RECOVERABLE
         if ending in (Ending.RECOVERABLE, Ending.FATAL):
             code = "ActionAbortedError" if failed is Phase.ABORTED else "Simulated"
-            await self.blobs.write(f"{prefix}/error.pb", error_document(ending, code))
+            self.blobs.objects[f"{prefix}/error.pb"] = error_document(ending, code)
         elif ending is Ending.GOOD:
-            await self.blobs.write(f"{prefix}/outputs.pb", b"outputs")
+            self.blobs.objects[f"{prefix}/outputs.pb"] = OUTPUTS
         return ending
 
     async def _calls(self, action: ActionId, call: Call) -> Phase | None:
@@ -316,14 +335,24 @@ class Simulation:
 
 
 def simulate(seed: int, *, trace: Trace | None = None) -> Simulation:
-    """`trace` is called with a line for each change of an action. Raises what went wrong, Broken for a property that
-    does not hold."""
+    """Plays what comes of the seed. `trace` is called with a line for each change of an action. Raises what went wrong,
+    Broken for a property that does not hold."""
+    random = Random(seed)
+    return play(scenario(random), random, trace=trace)
+
+
+def play(
+    plays: Scenario, random: Random, *, trace: Trace | None = None, begun: Callable[[Simulation], None] | None = None
+) -> Simulation:
+    """`begun` is given the simulation before its first moment. Raises what went wrong."""
     loop = VirtualLoop()
     simulation: Simulation | None = None
 
     async def main() -> Simulation:
         nonlocal simulation
-        simulation = Simulation(seed, loop, trace)
+        simulation = Simulation(plays, random, loop=loop, trace=trace)
+        if begun:
+            begun(simulation)
         await simulation.play()
         return simulation
 
@@ -339,6 +368,7 @@ def _spec(call: Call) -> task_definition_pb2.TaskSpec:
         f"sim.{call.name}", retries=call.retries, backoff=float(call.backoff), cpu=str(call.cpu), outputs=True
     )
     metadata = spec.task_template.metadata
+    metadata.discoverable, metadata.cache_serializable = bool(call.cache_key), call.serialized
     for duration, seconds in (
         (metadata.timeout, call.max_runtime),
         (metadata.timeouts.queued_timeout, call.queued_timeout),
@@ -356,7 +386,8 @@ def _order(call: Call, parent: ActionId) -> NewAction:
         case Kind.TRACE:
             return new_trace(call.name, parent=parent.name, run=parent.run.name)
         case _:
-            return new_task(call.name, parent=parent.name, run=parent.run.name, spec=_spec(call))
+            order = new_task(call.name, parent=parent.name, run=parent.run.name, spec=_spec(call))
+            return replace(order, cache_key=call.cache_key)
 
 
 async def _enqueue(parts: Wired, *, order: NewAction) -> None:
