@@ -39,10 +39,11 @@ from flyteidl2.workflow.translator_service_connect import TranslatorServiceASGIA
 from flyte_manager import __version__, embedded
 from flyte_manager.banner import Endpoint, Facts, banner
 from flyte_manager.config import Settings
-from flyte_manager.config.settings import LimitSettings, TasksSettings
+from flyte_manager.config.settings import LimitSettings, RunsSettings, TasksSettings
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.bounds import Limit, Limits
 from flyte_manager.domain.errors import Refusal
+from flyte_manager.domain.identities import IdentityHeaders
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.tasks import World
 from flyte_manager.executor.caching import Caching
@@ -66,11 +67,12 @@ from flyte_manager.services.actions import ActionsService
 from flyte_manager.services.auth_metadata import AuthMetadataService
 from flyte_manager.services.cache import CacheCalls, CacheService
 from flyte_manager.services.cache_v2 import CacheServiceV2
+from flyte_manager.services.callers import Callers
 from flyte_manager.services.cluster import ClusterService
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.domain import DomainService
 from flyte_manager.services.enqueue import Enqueue
-from flyte_manager.services.identity import IdentityService, os_user
+from flyte_manager.services.identity import IdentityService, owner
 from flyte_manager.services.image import ImageService
 from flyte_manager.services.project import ProjectService
 from flyte_manager.services.queue import QueueService
@@ -239,7 +241,8 @@ def _listeners(settings: Settings, middle: Middle, parts: Parts, stopping: async
         await middle.database.ping()
         return await parts.ready()
 
-    services = with_grpc_services(_services(middle, parts, edge), ready=ready, edge=edge)
+    own = _services(middle, parts, edge, Callers(owner(), _identity_headers(settings.runs)))
+    services = with_grpc_services(own, ready=ready, edge=edge)
     api = Gate(build_app(services, parts.routes, ready=ready, aliases=ALIASES), allowed_hosts=allowed)
     health = Gate(build_app([], ready=ready), allowed_hosts=allowed)
     health_port = settings.manager.executor.health_probe_port
@@ -250,7 +253,17 @@ def _listeners(settings: Settings, middle: Middle, parts: Parts, stopping: async
     ]
 
 
-def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
+def _identity_headers(runs: RunsSettings) -> IdentityHeaders:
+    names = runs.identity_headers
+    return IdentityHeaders(
+        trusted=runs.trust_forwarded_identity_headers,
+        claims=names.claims_jwt_header,
+        subject=names.subject_header,
+        email=names.email_header,
+    )
+
+
+def _services(middle: Middle, parts: Parts, edge: Edge, callers: Callers) -> Sequence[ConnectApp]:
     reader, ledger, projects = middle.reader, middle.ledger, middle.projects
     enqueue = Enqueue(ledger, parts.blobs)
     data = DataProxyService(
@@ -263,12 +276,17 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
     orders = RunOrders(reader, projects, parts.blobs, parts.world)
     cached = CacheCalls(projects, Cache(middle.database, _now), parts.blobs, _now)
     state = StateService(reader, ledger)
-    user, full_name = os_user()
     return [
         connect_app(
             RunServiceASGIApplication,
             RunService(
-                reader=reader, ledger=ledger, projects=projects, orders=orders, data=data, platform=parts.platform
+                reader=reader,
+                ledger=ledger,
+                projects=projects,
+                orders=orders,
+                data=data,
+                callers=callers,
+                platform=parts.platform,
             ),
             edge=edge,
         ),
@@ -276,8 +294,12 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
             connect_app(StateServiceASGIApplication, state, edge=edge),
             connect_app(DescribedApplication, StateStreams(state), edge=edge),
         ),
-        connect_app(QueueServiceASGIApplication, QueueService(ledger, enqueue), edge=edge),
-        connect_app(ActionsServiceASGIApplication, ActionsService(reader, ledger, enqueue, _now), edge=edge),
+        connect_app(QueueServiceASGIApplication, QueueService(ledger, enqueue, callers), edge=edge),
+        connect_app(
+            ActionsServiceASGIApplication,
+            ActionsService(reader=reader, ledger=ledger, enqueue=enqueue, callers=callers, clock=_now),
+            edge=edge,
+        ),
         connect_app(DataProxyServiceASGIApplication, data, edge=edge),
         connect_app(RunLogsServiceASGIApplication, RunLogsService(data), edge=edge),
         connect_app(CacheServiceASGIApplication, CacheService(cached), edge=edge),
@@ -285,7 +307,7 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
         connect_app(ClusterServiceASGIApplication, ClusterService(), edge=edge),
         connect_app(
             TaskServiceASGIApplication,
-            TaskService(projects=projects, database=middle.database, clock=_now),
+            TaskService(projects=projects, database=middle.database, callers=callers, clock=_now),
             edge=edge,
         ),
         connect_app(ProjectServiceASGIApplication, ProjectService(projects, _now), edge=edge),
@@ -293,7 +315,7 @@ def _services(middle: Middle, parts: Parts, edge: Edge) -> Sequence[ConnectApp]:
         connect_app(TranslatorServiceASGIApplication, TranslatorService(reader, parts.blobs), edge=edge),
         connect_app(SecretServiceASGIApplication, SecretService(projects, parts.secrets), edge=edge),
         connect_app(ImageServiceASGIApplication, ImageService(pods=parts.world is World.PODS), edge=edge),
-        connect_app(IdentityServiceASGIApplication, IdentityService(user, full_name), edge=edge),
+        connect_app(IdentityServiceASGIApplication, IdentityService(callers), edge=edge),
         connect_app(AuthMetadataServiceASGIApplication, AuthMetadataService(), edge=edge),
     ]
 

@@ -38,7 +38,7 @@ def _methods() -> Iterator[MethodDescriptor]:
 
 def served() -> frozenset[str]:
     """What the application routes to a service of ours. The services are built and not called."""
-    services = app._services(MagicMock(), MagicMock(), Edge(stopping=asyncio.Event()))
+    services = app._services(MagicMock(), MagicMock(), Edge(stopping=asyncio.Event()), MagicMock())
     return frozenset(f"{each.service}/{method}" for each in services for method in each.methods)
 
 

@@ -86,6 +86,15 @@ KEYS: Sequence[Key] = (
     Key("manager.kubernetes.qps", kinds.SECONDS, 500, "Requests a second to the Kubernetes API, on the average."),
     Key("manager.kubernetes.burst", kinds.COUNT, 1000, "Requests that may follow each other at once."),
     Key("runs.domains", kinds.DOMAINS, ["development", "staging", "production"], "The domains of every project."),
+    Key(
+        "runs.trustForwardedIdentityHeaders",
+        kinds.BOOL,
+        False,
+        "Whether headers tell who calls: only behind a proxy that sets them.",
+    ),
+    Key("runs.identityHeaders.claimsJwtHeader", kinds.TEXT, "X-Amzn-Oidc-Data", "The header with a JWT of claims."),
+    Key("runs.identityHeaders.subjectHeader", kinds.TEXT, "X-Amzn-Oidc-Identity", "The header with the bare subject."),
+    Key("runs.identityHeaders.emailHeader", kinds.TEXT, "", "The header with the email of the bare subject."),
     Key("database.type", kinds.TEXT, "sqlite", "The kind of database; only sqlite."),
     Key("database.sqlite.file", kinds.PATH, "flyte.db", "The database file, relative to the working directory."),
     Key(

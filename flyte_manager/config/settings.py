@@ -66,9 +66,20 @@ class ManagerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityHeadersSettings:
+    """Names of headers by which a proxy tells who calls; empty: none."""
+
+    claims_jwt_header: str
+    subject_header: str
+    email_header: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunsSettings:
     domains: tuple[tuple[str, str], ...]
     """(id, name)"""
+    trust_forwarded_identity_headers: bool
+    identity_headers: IdentityHeadersSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +193,15 @@ def settings_of(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settin
             executor=ExecutorSettings(values["manager.executor.healthProbePort"]),
             kubernetes=_kubernetes(values),
         ),
-        runs=RunsSettings(values["runs.domains"]),
+        runs=RunsSettings(
+            domains=values["runs.domains"],
+            trust_forwarded_identity_headers=values["runs.trustForwardedIdentityHeaders"],
+            identity_headers=IdentityHeadersSettings(
+                claims_jwt_header=values["runs.identityHeaders.claimsJwtHeader"],
+                subject_header=values["runs.identityHeaders.subjectHeader"],
+                email_header=values["runs.identityHeaders.emailHeader"],
+            ),
+        ),
         database=DatabaseSettings(values["database.type"], SqliteSettings(values["database.sqlite.file"])),
         logger=LoggerSettings(level=values["logger.level"], show_source=values["logger.show-source"]),
         data_dir=values["dataDir"],

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from flyte_manager.domain.actions import TaskName
-from flyte_manager.domain.ids import ProjectId
+from flyte_manager.domain.ids import ProjectId, RunId
+from flyte_manager.domain.phases import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,20 @@ class DeployedTask:
     short_name: str = ""
     environment: str = ""
     description: str = ""
+    environment_description: str = ""
     entrypoint: bool = False
+    deployed_by: bytes = b""
+    """flyteidl2.common.EnrichedIdentity; empty = not known"""
+    deployed_by_subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LatestRun:
+    """The newest run of a task."""
+
+    id: RunId
+    created_at: datetime
+    phase: Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.ledger import Ledger, NotACondition
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.services.aborting import reason_of
-from flyte_manager.services.context import Context, caller
+from flyte_manager.services.callers import Callers
+from flyte_manager.services.context import Context
 from flyte_manager.services.enqueue import Enqueue
 from flyte_manager.services.state import told_failure
 from flyte_manager.wire import ids
@@ -27,10 +28,11 @@ from flyte_manager.wire.updates import SENTINEL, action_update
 
 
 class ActionsService(actions_service_connect.ActionsService):
-    def __init__(self, reader: Reader, ledger: Ledger, enqueue: Enqueue, clock: Clock) -> None:
+    def __init__(self, *, reader: Reader, ledger: Ledger, enqueue: Enqueue, callers: Callers, clock: Clock) -> None:
         self._reader = reader
         self._ledger = ledger
         self._enqueue = enqueue
+        self._callers = callers
         self._clock = clock
 
     async def enqueue(self, request: pb.EnqueueRequest, _ctx: Context) -> pb.EnqueueResponse:
@@ -68,7 +70,7 @@ class ActionsService(actions_service_connect.ActionsService):
         return pb.UpdateResponse()
 
     async def abort(self, request: pb.AbortRequest, ctx: Context) -> pb.AbortResponse:
-        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request), by=caller(ctx).identity)
+        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request), by=self._callers.by(ctx))
         return pb.AbortResponse()
 
     async def signal(self, request: pb.SignalRequest, ctx: Context) -> pb.SignalResponse:
@@ -76,5 +78,5 @@ class ActionsService(actions_service_connect.ActionsService):
         if action.kind is not Kind.CONDITION:
             raise NotACondition(name=action.id.name)
         condition = run_definition_pb2.ConditionAction.FromString(action.spec)
-        await self._ledger.signal(action.id, check_literal(condition, request.value), by=caller(ctx).identity)
+        await self._ledger.signal(action.id, check_literal(condition, request.value), by=self._callers.by(ctx))
         return pb.SignalResponse()

@@ -1,22 +1,38 @@
-"""IdentityService: there are no accounts; everybody is the one who started the manager."""
+"""IdentityService: who calls, as far as that is known."""
 
 import os
 import pwd
 
 from flyteidl2.auth import identity_connect, identity_pb2
 
+from flyte_manager.domain.identities import Identity
+from flyte_manager.services.callers import Callers
 from flyte_manager.services.context import Context
 
 
 class IdentityService(identity_connect.IdentityService):
-    """`user`, `full_name`: of the one who started the manager."""
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
 
-    def __init__(self, user: str, full_name: str) -> None:
-        self._user = user
-        self._full_name = full_name
+    async def user_info(self, _request: identity_pb2.UserInfoRequest, ctx: Context) -> identity_pb2.UserInfoResponse:
+        """Empty when it is not known."""
+        caller = self._callers.identity(ctx)
+        if caller is None:
+            return identity_pb2.UserInfoResponse()
+        return identity_pb2.UserInfoResponse(
+            subject=caller.subject,
+            name=caller.name or f"{caller.given_name} {caller.family_name}".strip(),
+            preferred_username=caller.username or caller.subject,
+            given_name=caller.given_name,
+            family_name=caller.family_name,
+            email=caller.email,
+        )
 
-    async def user_info(self, _request: identity_pb2.UserInfoRequest, _ctx: Context) -> identity_pb2.UserInfoResponse:
-        return identity_pb2.UserInfoResponse(subject=self._user, name=self._full_name, preferred_username=self._user)
+
+def owner() -> Identity:
+    """The one who started the manager."""
+    login, full_name = os_user()
+    return Identity(login, name=full_name, username=login)
 
 
 def os_user() -> tuple[str, str]:

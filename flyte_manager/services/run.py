@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_connect
@@ -15,7 +16,8 @@ from flyte_manager.ledger.ledger import Ledger, NotACondition
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.services.aborting import reason_of
-from flyte_manager.services.context import Context, caller
+from flyte_manager.services.callers import Callers
+from flyte_manager.services.context import Context
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.store.run_lists import Scope
@@ -44,6 +46,7 @@ class RunService(run_service_connect.RunService):
         projects: Projects,
         orders: RunOrders,
         data: DataProxyService,
+        callers: Callers,
         platform: Platform = BARE,
     ) -> None:
         self._reader = reader
@@ -51,10 +54,13 @@ class RunService(run_service_connect.RunService):
         self._ledger = ledger
         self._orders = orders
         self._data = data
+        self._callers = callers
         self._platform = platform
 
     async def create_run(self, request: pb.CreateRunRequest, ctx: Context) -> pb.CreateRunResponse:
         order = await self._orders.order(request, ctx.request_headers().get("x-request-id", ""))
+        caller = self._callers.caller(ctx)
+        order = replace(order, created_by=caller.identity, created_by_subject=caller.subject)
         run, root = await self._ledger.create_run(order)
         return pb.CreateRunResponse(run=runs.run(run, root))
 
@@ -137,11 +143,11 @@ class RunService(run_service_connect.RunService):
                 yield pb.WatchActionsResponse(enriched_actions=enriched.take(page))
 
     async def abort_run(self, request: pb.AbortRunRequest, ctx: Context) -> pb.AbortRunResponse:
-        await self._ledger.abort_run(ids.run_id(request.run_id), reason_of(request), by=caller(ctx).identity)
+        await self._ledger.abort_run(ids.run_id(request.run_id), reason_of(request), by=self._callers.by(ctx))
         return pb.AbortRunResponse()
 
     async def abort_action(self, request: pb.AbortActionRequest, ctx: Context) -> pb.AbortActionResponse:
-        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request), by=caller(ctx).identity)
+        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request), by=self._callers.by(ctx))
         return pb.AbortActionResponse()
 
     async def signal_event(self, request: pb.SignalEventRequest, ctx: Context) -> pb.SignalEventResponse:
@@ -149,7 +155,7 @@ class RunService(run_service_connect.RunService):
         if action.kind is not Kind.CONDITION:
             raise NotACondition(name=action.id.name)
         condition = run_definition_pb2.ConditionAction.FromString(action.spec)
-        await self._ledger.signal(action.id, answer(condition, request.payload), by=caller(ctx).identity)
+        await self._ledger.signal(action.id, answer(condition, request.payload), by=self._callers.by(ctx))
         return pb.SignalEventResponse()
 
     async def get_action_log_context(

@@ -85,6 +85,7 @@ class RunOrders:
             source=request.source,
             relation=relation,
             related_to=request.run_spec.relation.related_to.name,
+            labels=dict(request.run_spec.labels.values),
         )
         if inputs is not None:
             await self._check_same(order)

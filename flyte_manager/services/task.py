@@ -5,16 +5,16 @@ from dataclasses import replace
 from flyteidl2.task import task_service_connect
 from flyteidl2.task import task_service_pb2 as pb
 
-from flyte_manager.domain.catalog import DeployedTask
 from flyte_manager.domain.errors import Exists, NotGiven, UnknownTask
 from flyte_manager.domain.features import TRIGGERS, NotYet
-from flyte_manager.domain.filters import next_token
+from flyte_manager.domain.filters import Query
 from flyte_manager.domain.ids import ProjectId
 from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.projects import Projects
+from flyte_manager.services.callers import Callers
 from flyte_manager.services.context import Context
-from flyte_manager.store import tasks
-from flyte_manager.store.engine import Database, Transaction
+from flyte_manager.store import task_lists, tasks
+from flyte_manager.store.engine import Connection, Database, Transaction
 from flyte_manager.wire import deployed, ids, listing, plan
 from flyte_manager.wire.orders import spec_digest
 
@@ -25,12 +25,13 @@ class TaskDiffers(Exists):
 
 
 class TaskService(task_service_connect.TaskService):
-    def __init__(self, *, projects: Projects, database: Database, clock: Clock) -> None:
+    def __init__(self, *, projects: Projects, database: Database, callers: Callers, clock: Clock) -> None:
         self._projects = projects
+        self._callers = callers
         self._database = database
         self._clock = clock
 
-    async def deploy_task(self, request: pb.DeployTaskRequest, _ctx: Context) -> pb.DeployTaskResponse:
+    async def deploy_task(self, request: pb.DeployTaskRequest, ctx: Context) -> pb.DeployTaskResponse:
         name = deployed.version_name(request.task_id)
         if not request.HasField("spec"):
             raise NotGiven(field="spec")
@@ -39,7 +40,9 @@ class TaskService(task_service_connect.TaskService):
             raise NotYet("a task with triggers", TRIGGERS)
         await self._projects.admit_write(ProjectId(name.project, name.domain, name.org))
         digest, content = spec_digest(request.spec)
+        caller = self._callers.caller(ctx)
         task = deployed.deployed_task(name, request.spec, digest=digest, at=self._clock())
+        task = replace(task, deployed_by=caller.identity, deployed_by_subject=caller.subject)
 
         def write(tx: Transaction) -> None:
             found = tasks.get(tx.connection, name)
@@ -63,25 +66,33 @@ class TaskService(task_service_connect.TaskService):
 
     async def list_tasks(self, request: pb.ListTasksRequest, _ctx: Context) -> pb.ListTasksResponse:
         query = deployed.task_query(request)
-        scope: ProjectId | None = None
+        scope: ProjectId | str = request.org
         if request.WhichOneof("scope_by") == "project_id":
             scope = ids.project_id(request.project_id)
             await self._projects.check_read(scope)
-        found, matching = await self._database.read(lambda connection: tasks.latest(connection, scope, query))
-        total = matching
-        if query.filters:
-            everything = replace(query, filters=(), order=(), limit=1, offset=0)
-            _, total = await self._database.read(lambda connection: tasks.latest(connection, scope, everything))
-        shown: list[DeployedTask] = list(found[: query.limit])
-        return pb.ListTasksResponse(
-            tasks=[deployed.task_proto(task) for task in shown],
-            token=next_token(query, len(found)),
-            metadata=pb.ListTasksResponse.ListTasksMetadata(total=total, filtered_total=matching),
-        )
+
+        def read(connection: Connection) -> pb.ListTasksResponse:
+            found, token, matching = task_lists.latest(connection, scope, query)
+            total = matching
+            if query.filters:
+                *_, total = task_lists.latest(connection, scope, Query(limit=1))
+            runs = task_lists.newest_runs(connection, [task.name for task in found], each_version=False)
+            return pb.ListTasksResponse(
+                tasks=[deployed.task_proto(task, runs.get(task.name)) for task in found],
+                token=token,
+                metadata=pb.ListTasksResponse.ListTasksMetadata(total=total, filtered_total=matching),
+            )
+
+        return await self._database.read(read)
 
     async def list_versions(self, request: pb.ListVersionsRequest, _ctx: Context) -> pb.ListVersionsResponse:
         name = deployed.task_of_versions(request.task_name)
         await self._projects.check_read(ProjectId(name.project, name.domain))
         query = listing.query(request.request)
-        found = await self._database.read(lambda connection: tasks.versions(connection, name, query))
-        return deployed.versions_proto(found, query)
+
+        def read(connection: Connection) -> pb.ListVersionsResponse:
+            found, token = task_lists.versions(connection, name, query)
+            runs = task_lists.newest_runs(connection, [task.name for task in found], each_version=True)
+            return deployed.versions_proto(found, token, runs)
+
+        return await self._database.read(read)

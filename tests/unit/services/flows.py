@@ -21,6 +21,7 @@ from flyte_manager.blobs.directory import Directory
 from flyte_manager.blobs.signed import SignedLinks, Signer
 from flyte_manager.domain.actions import Action, Budget
 from flyte_manager.domain.attempts import ErrorKind, Failure
+from flyte_manager.domain.identities import IdentityHeaders
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.tasks import World
 from flyte_manager.ledger.ledger import Ledger
@@ -32,6 +33,7 @@ from flyte_manager.rpc.gate import Gate
 from flyte_manager.rpc.routes import build_app
 from flyte_manager.rpc.server import Listener, Servers
 from flyte_manager.services.actions import ActionsService
+from flyte_manager.services.callers import Callers
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.enqueue import Enqueue
 from flyte_manager.services.queue import QueueService
@@ -44,7 +46,7 @@ from flyte_manager.wire.runs import BARE, Platform
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import told
 from tests.fakes.orders import action_id, condition_spec, run_id, task_spec
-from tests.unit.services.running import Lines, is_ready
+from tests.unit.services.running import ADA, UNTRUSTED, Lines, is_ready
 
 FAILURE = Failure(ErrorKind.USER, "ValueError", "no")
 Asked = queue_service_pb2.EnqueueActionRequest | actions_service_pb2.Action
@@ -117,11 +119,14 @@ def named(name: str = "a0", run: str = "r1") -> identifier_pb2.ActionIdentifier:
 
 
 @asynccontextmanager
-async def flowing(folder: Path, *, platform: Platform = BARE) -> AsyncIterator[Flows]:
+async def flowing(
+    folder: Path, *, platform: Platform = BARE, headers: IdentityHeaders = UNTRUSTED
+) -> AsyncIterator[Flows]:
     """Everything, on a free port, with its database and store in the folder."""
     clock = FakeClock()
     database = Database.open(folder / "flyte.db", clock=clock)
     try:
+        callers = Callers(ADA, headers)
         wakeups, blobs = Wakeups(), Directory(folder / "store")
         ledger, reader = Ledger(database, wakeups, clock), Reader(database, wakeups)
         projects = Projects(database, clock, create_on_write=True)
@@ -138,14 +143,20 @@ async def flowing(folder: Path, *, platform: Platform = BARE) -> AsyncIterator[F
             (
                 run_service_connect.RunServiceASGIApplication,
                 RunService(
-                    reader=reader, ledger=ledger, projects=projects, orders=orders, data=data, platform=platform
+                    reader=reader,
+                    ledger=ledger,
+                    projects=projects,
+                    orders=orders,
+                    data=data,
+                    callers=callers,
+                    platform=platform,
                 ),
             ),
             (state_connect.StateServiceASGIApplication, StateService(reader, ledger)),
-            (queue_service_connect.QueueServiceASGIApplication, QueueService(ledger, enqueue)),
+            (queue_service_connect.QueueServiceASGIApplication, QueueService(ledger, enqueue, callers)),
             (
                 actions_service_connect.ActionsServiceASGIApplication,
-                ActionsService(reader, ledger, enqueue, clock),
+                ActionsService(reader=reader, ledger=ledger, enqueue=enqueue, callers=callers, clock=clock),
             ),
         ]
         stopping = asyncio.Event()

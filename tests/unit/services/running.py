@@ -29,6 +29,7 @@ from flyte_manager.blobs.signed import SignedLinks, Signer
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt
+from flyte_manager.domain.identities import Identity, IdentityHeaders
 from flyte_manager.domain.ids import DOMAINS, ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import LogLine
@@ -42,6 +43,7 @@ from flyte_manager.rpc.server import Listener, Servers
 from flyte_manager.services.auth_metadata import AuthMetadataService
 from flyte_manager.services.cache import CacheCalls, CacheService
 from flyte_manager.services.cache_v2 import CacheServiceV2
+from flyte_manager.services.callers import Callers
 from flyte_manager.services.cluster import ClusterService
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.domain import DomainService
@@ -58,6 +60,8 @@ from flyte_manager.store.vault import Vault
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 RUN = RunId("flytesnacks", "development", "r1")
 ROOT = ActionId(RUN, "a0")
+ADA = Identity("ada", name="Ada L.", username="ada")
+UNTRUSTED = IdentityHeaders()
 
 
 class Clock:
@@ -191,7 +195,12 @@ async def is_ready() -> str | None:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, create_on_write: bool = True, pods: bool = False, domains: Mapping[str, str] = DOMAINS
+    folder: Path,
+    *,
+    create_on_write: bool = True,
+    pods: bool = False,
+    headers: IdentityHeaders = UNTRUSTED,
+    domains: Mapping[str, str] = DOMAINS,
 ) -> AsyncIterator[Manager]:
     """Everything, on a free port, with its database and store in the folder."""
     clock = Clock()
@@ -201,7 +210,7 @@ async def running(
         projects = Projects(database, clock, create_on_write=create_on_write, domains=domains)
         vault = Vault(database, b"v" * 32, clock)
         await projects.seed()
-        logs = Lines()
+        logs, callers = Lines(), Callers(ADA, headers)
         links = SignedLinks(signer)
         data = DataProxyService(projects=projects, blobs=directory, links=links, database=database, logs=logs)
         cached = CacheCalls(projects, Cache(database, clock), directory, clock)
@@ -215,11 +224,11 @@ async def running(
             (domain_service_connect.DomainServiceASGIApplication, DomainService(projects)),
             (
                 task_service_connect.TaskServiceASGIApplication,
-                TaskService(projects=projects, database=database, clock=clock),
+                TaskService(projects=projects, database=database, callers=callers, clock=clock),
             ),
             (secret_connect.SecretServiceASGIApplication, SecretService(projects, vault)),
             (image_connect.ImageServiceASGIApplication, ImageService(pods=pods)),
-            (identity_connect.IdentityServiceASGIApplication, IdentityService("ada", "Ada L.")),
+            (identity_connect.IdentityServiceASGIApplication, IdentityService(callers)),
             (auth_service_connect.AuthMetadataServiceASGIApplication, AuthMetadataService()),
         ]
         stopping = asyncio.Event()

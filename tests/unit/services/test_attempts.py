@@ -17,7 +17,7 @@ from flyte_manager.wire.links import LinkTemplate
 from flyte_manager.wire.runs import Platform
 from tests.fakes.clock import NOW
 from tests.fakes.middle import told
-from tests.fakes.orders import action_id, new_trace
+from tests.fakes.orders import action_id, new_condition, new_trace
 from tests.unit.services.flows import FAILURE, Flows, flowing, named
 from tests.unit.services.running import refused
 
@@ -111,7 +111,25 @@ async def test_attempts_that_there_are_not_have_neither_events_nor_logs(flows: F
     for asked in (context, events):
         assert "'nobody'" in await refused(asked("nobody", 0), Code.NOT_FOUND)
         assert "has no attempt 2" in await refused(asked("a0", 2), Code.NOT_FOUND)
-        assert "only tasks have them" in await refused(asked("t1", 0), Code.NOT_FOUND)
+        assert "only tasks have them" in await refused(asked("t1", 2), Code.NOT_FOUND)
+    assert "only tasks have them" in await refused(context("t1", 0), Code.NOT_FOUND)
+
+
+async def test_events_of_what_is_no_task_are_none_and_end_with_it(flows: Flows) -> None:
+    await flows.ledger.enqueue(replace(new_trace("t1"), base_uri=""))
+    await flows.ledger.enqueue(replace(new_condition("c1"), base_uri=""))
+
+    async def events(name: str, attempt: int) -> list[object]:
+        request = pb.WatchClusterEventsRequest(id=named(name), attempt=attempt)
+        return [each async for each in flows.runs.watch_cluster_events(request)]
+
+    assert await events("t1", 0) == []
+    assert await events("t1", 1) == []
+    watching = asyncio.create_task(events("c1", 1))
+    await asyncio.sleep(0.1)
+    assert not watching.done()
+    await flows.ledger.signal(action_id("c1"), b"")
+    assert await asyncio.wait_for(watching, 10) == []
 
 
 async def test_the_log_context_tells_the_pod_and_its_times(flows: Flows) -> None:

@@ -12,6 +12,7 @@ from flyteidl2.task import common_pb2, task_definition_pb2
 from flyteidl2.workflow import queue_service_pb2
 from flyteidl2.workflow import run_service_pb2 as pb
 
+from flyte_manager.domain.identities import IdentityHeaders
 from flyte_manager.domain.phases import Phase
 from flyte_manager.wire.ids import run_proto
 from tests.fakes.orders import run_id, task_spec
@@ -191,7 +192,14 @@ async def test_aborting_a_run_ends_what_is_below_it_with_the_reason(flows: Flows
     await refused(flows.runs.abort_run(pb.AbortRunRequest(run_id=run_proto(run_id("r9")))), Code.NOT_FOUND)
 
 
-async def test_who_aborted_it_is_shown_as_long_as_it_is_aborted(flows: Flows) -> None:
+@pytest.fixture
+async def behind_a_proxy(tmp_path: Path) -> AsyncIterator[Flows]:
+    async with flowing(tmp_path, headers=IdentityHeaders(trusted=True)) as started:
+        yield started
+
+
+async def test_who_aborted_it_is_shown_as_long_as_it_is_aborted(behind_a_proxy: Flows) -> None:
+    flows = behind_a_proxy
     await flows.create()
     for name in ("c1", "c2", "c3"):
         await flows.actions.enqueue(flows.task(name))

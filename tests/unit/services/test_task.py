@@ -1,12 +1,18 @@
 """Deployed tasks by TaskService."""
 
+from datetime import timedelta
+
 import pytest
 from connectrpc.code import Code
-from flyteidl2.common import identifier_pb2, list_pb2
+from flyteidl2.common import identifier_pb2, list_pb2, phase_pb2
 from flyteidl2.core import tasks_pb2
 from flyteidl2.task import task_definition_pb2
 from flyteidl2.task import task_service_pb2 as pb
 
+from flyte_manager.domain.actions import Run, TaskName
+from flyte_manager.domain.ids import RunId
+from flyte_manager.domain.phases import Phase
+from flyte_manager.store import runs
 from tests.unit.services.running import NOW, Manager, refused
 
 PROJECT = identifier_pb2.ProjectIdentifier(name="flytesnacks", domain="development")
@@ -22,7 +28,7 @@ def spec(name: str = "env.main", *, entrypoint: bool = False, image: str = "a") 
     template.id.name = name
     template.container.image = image
     made = task_definition_pb2.TaskSpec(task_template=template, short_name=name.partition(".")[2])
-    made.environment.name = "env"
+    made.environment.name, made.environment.description = "env", "where"
     made.documentation.short_description = "d" * 300
     return made
 
@@ -127,9 +133,99 @@ async def test_lists_are_filtered_counted_and_paged(manager: Manager) -> None:
     assert second.token == ""
 
 
+@pytest.mark.parametrize(
+    ("field", "function", "values", "found"),
+    [
+        ("project", list_pb2.Filter.EQUAL, ["flytesnacks"], "env.a env.b"),
+        ("domain", list_pb2.Filter.NOT_EQUAL, ["development"], ""),
+        ("name", list_pb2.Filter.CONTAINS, ["v.b"], "env.b"),
+        ("task_name", list_pb2.Filter.ENDS_WITH, [".a"], "env.a"),
+        ("version", list_pb2.Filter.VALUE_IN, ["v1"], "env.a env.b"),
+        ("function_name", list_pb2.Filter.EQUAL, ["b"], "env.b"),
+        ("short_name", list_pb2.Filter.EQUAL, ["a"], "env.a"),
+        ("environment", list_pb2.Filter.EQUAL, ["env"], "env.a env.b"),
+        ("env_description", list_pb2.Filter.EQUAL, ["where"], "env.a env.b"),
+        ("short_description", list_pb2.Filter.EXISTS, [], "env.a env.b"),
+        ("deployed_by", list_pb2.Filter.EQUAL, ["ada"], "env.a env.b"),
+        ("created_at", list_pb2.Filter.GREATER_THAN, [NOW.isoformat()], "env.b"),
+        ("updated_at", list_pb2.Filter.LESS_THAN_OR_EQUAL, [NOW.isoformat()], "env.a"),
+        ("trigger_name", list_pb2.Filter.NOT_EXISTS, [], "env.a env.b"),
+        ("total_triggers", list_pb2.Filter.GREATER_THAN, ["0"], ""),
+        ("active_triggers", list_pb2.Filter.EQUAL, ["0"], "env.a env.b"),
+    ],
+)
+async def test_tasks_are_filtered_and_sorted_by_every_field(
+    manager: Manager, field: str, function: "list_pb2.Filter.Function", values: list[str], found: str
+) -> None:
+    await deploy(manager, "env.a")
+    manager.clock.advance(seconds=1)
+    await deploy(manager, "env.b")
+    asked = list_pb2.Filter(field=field, function=function, values=values)
+    for direction in (list_pb2.Sort.ASCENDING, list_pb2.Sort.DESCENDING):
+        sort = list_pb2.Sort(key=field, direction=direction)
+        told = await listed(manager, filters=[asked], sort_by_fields=[sort])
+        assert sorted(name for name, _ in names(told)) == found.split()
+        assert (told.metadata.total, told.metadata.filtered_total) == (2, len(found.split()))
+
+
+async def ran(manager: Manager, run: str, version: str, phase: Phase = Phase.SUCCEEDED) -> None:
+    made = Run(
+        RunId("flytesnacks", "development", run, "acme"),
+        phase=phase,
+        task=TaskName("flytesnacks", "development", "env.main", version),
+        input_uri="",
+        base_uri="",
+        created_at=manager.clock(),
+    )
+    await manager.database.write(lambda tx: runs.insert(tx, made))
+    manager.clock.advance(seconds=1)
+
+
+async def test_the_newest_run_of_a_task_and_of_each_version_is_told(manager: Manager) -> None:
+    for version in ("v1", "v2", "v3"):
+        await deploy(manager, version=version)
+        manager.clock.advance(seconds=1)
+    await deploy(manager, "env.never")
+    for run, version in (("r1", "v1"), ("r2", "v2"), ("r3", "v2"), ("r4", "v1")):
+        await ran(manager, run, version, Phase.FAILED if run == "r3" else Phase.SUCCEEDED)
+    never, main = (await listed(manager)).tasks
+    assert not never.HasField("task_summary")
+    told = main.task_summary.latest_run
+    assert (told.run_id.name, told.run_id.org, told.root_task_name) == ("r4", "acme", "env.main")
+    assert told.phase == phase_pb2.ACTION_PHASE_SUCCEEDED
+    assert told.run_time.ToDatetime(tzinfo=NOW.tzinfo) == NOW + timedelta(seconds=6)
+    asked = pb.ListVersionsRequest(
+        task_name=task_definition_pb2.TaskName(project="flytesnacks", domain="development", name="env.main")
+    )
+    versions = (await manager.tasks.list_versions(asked)).versions
+    newest = {each.version: each.latest_run.run_id.name for each in versions}
+    assert newest == {"v3": "", "v2": "r3", "v1": "r4"}
+    assert [each.HasField("latest_run") for each in versions] == [False, True, True]
+    assert versions[1].latest_run.phase == phase_pb2.ACTION_PHASE_FAILED
+
+
+async def test_versions_that_come_between_two_pages_neither_repeat_nor_hide_one(manager: Manager) -> None:
+    for number in range(5):
+        await deploy(manager, version=f"v{number}")
+    asked = pb.ListVersionsRequest(
+        task_name=task_definition_pb2.TaskName(project="flytesnacks", domain="development", name="env.main")
+    )
+    asked.request.limit = 2
+    found: list[str] = []
+    while True:
+        page = await manager.tasks.list_versions(asked)
+        found += [each.version for each in page.versions]
+        if not page.token:
+            break
+        asked.request.token = page.token
+        manager.clock.advance(seconds=1)
+        await deploy(manager, version=f"w{len(found)}")
+    assert found == ["v4", "v3", "v2", "v1", "v0"]
+
+
 async def test_what_lists_cannot_do_is_said(manager: Manager) -> None:
-    by_whom = pb.ListTasksRequest.KnownFilter(deployed_by="ada")
-    assert "who deployed" in await refused(listed(manager, known=by_whom), Code.UNIMPLEMENTED)
+    empty = pb.ListTasksRequest.KnownFilter()
+    assert "known_filters" in await refused(listed(manager, known=empty), Code.INVALID_ARGUMENT)
     unknown = list_pb2.Filter(field="colour", values=["x"])
     assert "'colour'" in await refused(listed(manager, filters=[unknown]), Code.INVALID_ARGUMENT)
     nowhere = pb.ListTasksRequest(project_id=identifier_pb2.ProjectIdentifier(name="nope", domain="development"))
