@@ -174,10 +174,12 @@ async def test_what_a_plain_route_raises_is_told_like_an_rpcs_error(caplog: pyte
 async def test_a_plain_route_that_outlasts_the_grace_is_unavailable() -> None:
     async def hang(scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive, send
+        reached.set()
         await asyncio.Event().wait()
 
+    reached = asyncio.Event()
     async with serve(extra=[Route(frozenset({"POST"}), "/hang", hang)]) as served:
         call = asyncio.create_task(served.post("/hang"))
-        await asyncio.sleep(0.1)
+        await reached.wait()
         await served.servers.stop(grace=0.1)
         assert (await call).json()["code"] == "unavailable"
