@@ -115,10 +115,17 @@ class _Late:
 
 def _connect_late() -> None:
     """Each a0 makes two clients of the backend, and each of them reads all certificates and starts threads; a task
-    without children uses neither."""
+    without children uses neither. One has a client for each service of the backend, too."""
     session: Any = importlib.import_module("flyte.remote._client.auth._session")
     build = session._build_pyqwest_client
     session._build_pyqwest_client = lambda *args: _Late(partial(build, *args))
+    clients: Any = importlib.import_module("flyte.remote._client.controlplane").ClientSet
+    usual = clients.for_endpoint.__func__
+
+    async def for_endpoint(cls: Any, *args: Any, **named: Any) -> Any:
+        return await usual(lambda config: _Late(partial(cls, config)), *args, **named)
+
+    clients.for_endpoint = classmethod(for_endpoint)
 
 
 def _ask_git_seldom() -> None:
