@@ -114,7 +114,7 @@ def exceeded(allowance: Allowance, *, phase: str = "", reason: str = "") -> Fail
             message = f"the task did not end within its {name} of {length}, which counts over all attempts"
             message += f"; this one was {phase}" if phase else ""
     message += f" ({allowance.why})" if allowance.why else ""
-    message += f"; it {reason}" if reason else ""
+    message += f": {reason}" if reason else ""
     retried = allowance.bound is not Bound.DEADLINE
     return Failure(ErrorKind.USER, allowance.bound.value, message, recoverable=retried)
 

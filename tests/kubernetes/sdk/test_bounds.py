@@ -58,7 +58,7 @@ def test_a_pod_that_finds_no_node_in_time_is_given_up_with_the_schedulers_words(
 ) -> None:
     run = slow["unschedulable.needs_a_giant"]
     assert run["error"].startswith("MaxQueuedTimeExceededError")
-    assert "max_queued_time (queued_timeout) of 3 s; it " in run["error"]
+    assert "max_queued_time (queued_timeout) of 3 s: " in run["error"]
     assert "Insufficient cpu" in run["error"]
     assert ends(user.attempts(run["name"])) == ["TIMED_OUT"]
     eventually(lambda: not living(kubectl, run["name"]), 60, what="the end of the pod")

@@ -47,7 +47,7 @@ def test_what_is_said_names_the_bound_and_why_it_is_that() -> None:
     told = exceeded(Allowance(Bound.QUEUED_TIMEOUT, 90), phase="WAITING_FOR_RESOURCES", reason="waits for 1 CPU")
     assert (told.code, told.recoverable) == ("QUEUED_TIMEOUT_EXCEEDED", True)
     assert told.message == (
-        "the task waited to start longer than its max_queued_time (queued_timeout) of 90 s; it waits for 1 CPU"
+        "the task waited to start longer than its max_queued_time (queued_timeout) of 90 s: waits for 1 CPU"
     )
     told = exceeded(Allowance(Bound.DEADLINE, 1.5), phase="RUNNING")
     assert (told.code, told.recoverable) == ("DEADLINE_EXCEEDED", False)

@@ -12,8 +12,10 @@ from flyte_manager.domain.attempts import ErrorKind, Failure, StopReason
 from flyte_manager.domain.bounds import Limit, Limits
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.ports import LaunchDelayed
 from flyte_manager.domain.tasks import World
 from flyte_manager.executor.controller import Done, Requeue
+from flyte_manager.executor.reconcile import ROOM_CHECK_SECONDS
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle
 from tests.fakes.middle import middle as open_middle
@@ -127,10 +129,25 @@ async def test_what_waits_for_room_too_long_ends_with_why_it_waited(tmp_path: Pa
         await turn(middle)
         told = await failure(middle)
         assert (await middle.phase(ROOT), told.code) == (Phase.TIMED_OUT, "QUEUED_TIMEOUT_EXCEEDED")
-        assert "max_queued_time (queued_timeout) of 60 s; it waits for 1 CPU and" in told.message
+        assert "max_queued_time (queued_timeout) of 60 s: waits for 1 CPU and" in told.message
         assert not middle.admission.waits(ROOT)
         assert await turn(middle) == Done()
         assert len(middle.runtime.launched) == 1
+
+
+async def test_a_world_without_room_is_asked_again_no_later_than_at_the_bound(
+    middle: Middle, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(_runtime: object, _launch: object) -> None:
+        raise LaunchDelayed(problem="the quota is used up")
+
+    monkeypatch.setattr(type(middle.runtime), "launch", full)
+    assert await begin(middle, bounded(queued=8)) == Requeue(ROOM_CHECK_SECONDS)
+    clock.advance(ROOM_CHECK_SECONDS)
+    assert await turn(middle) == Requeue(3)
+    clock.advance(3)
+    await turn(middle)
+    assert (await failure(middle)).message.endswith("of 8 s: the quota is used up")
 
 
 async def test_what_runs_waits_no_more_and_a_backoff_is_no_waiting(middle: Middle, clock: FakeClock) -> None:
