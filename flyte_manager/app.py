@@ -62,7 +62,7 @@ from flyte_manager.rpc.edge import ConnectApp, DescribedApplication, Edge, conne
 from flyte_manager.rpc.gate import Gate
 from flyte_manager.rpc.grpc_services import with_grpc_services
 from flyte_manager.rpc.routes import build_app
-from flyte_manager.rpc.server import Listener, Servers, run
+from flyte_manager.rpc.server import Identity, Listener, Servers, run
 from flyte_manager.services.actions import ActionsService
 from flyte_manager.services.auth_metadata import AuthMetadataService
 from flyte_manager.services.cache import CacheCalls, CacheService
@@ -114,6 +114,7 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings, *, started: float) -> int:
     interrupts = _Interrupts()
+    identity = _identity(settings)
     async with AsyncExitStack() as stack:
         database = Database.open(settings.database.sqlite.file, clock=_now)
         stack.callback(database.close)
@@ -122,11 +123,17 @@ async def _serve(settings: Settings, *, started: float) -> int:
         await middle.projects.seed()
         parts = await _world(settings, middle, stack)
         stopping = asyncio.Event()
-        servers = Servers(_listeners(settings, middle, parts, stopping), stopping=stopping)
+        servers = Servers(_listeners(settings, middle, parts, stopping, identity=identity), stopping=stopping)
         await servers.start()
         stack.push_async_callback(servers.stop)
         api = Endpoint(settings.manager.runs_service.host, servers.port_of("runs"))
-        controller = _executor(middle, parts, endpoint=parts.endpoint(api), limits=_limits(settings.tasks))
+        controller = _executor(
+            middle,
+            parts,
+            endpoint=parts.endpoint(api),
+            insecure=identity is None or parts.task_port != 0,
+            limits=_limits(settings.tasks),
+        )
         first = await interrupts.unless_stopped(parts.start())
         if first is None:
             return 0
@@ -167,7 +174,7 @@ async def _world(settings: Settings, middle: Middle, stack: AsyncExitStack) -> P
     return await embedded.build(settings, middle, why=why, stack=stack)
 
 
-def _executor(middle: Middle, parts: Parts, *, endpoint: str, limits: Limits) -> Controller[ActionId]:
+def _executor(middle: Middle, parts: Parts, *, endpoint: str, insecure: bool, limits: Limits) -> Controller[ActionId]:
     plans = Plans(middle.reader, parts.world, limits)
     reconciler = Reconciler(
         reader=middle.reader,
@@ -179,6 +186,7 @@ def _executor(middle: Middle, parts: Parts, *, endpoint: str, limits: Limits) ->
             secrets=parts.secrets,
             blobs=parts.blobs,
             endpoint=endpoint,
+            insecure=insecure,
             defaults=parts.defaults,
             namespace=parts.namespace,
             interpreter=parts.interpreter,
@@ -232,9 +240,13 @@ async def _operate(controller: Controller[ActionId], parts: Parts) -> None:
         group.create_task(controller.run(), name="controller")
 
 
-def _listeners(settings: Settings, middle: Middle, parts: Parts, stopping: asyncio.Event) -> Sequence[Listener]:
+def _listeners(
+    settings: Settings, middle: Middle, parts: Parts, stopping: asyncio.Event, *, identity: Identity | None
+) -> Sequence[Listener]:
     edge = Edge(stopping=stopping)
-    allowed = (*settings.server.allowed_hosts, *parts.allowed_hosts)
+    tls = identity.context if identity is not None else None
+    certified = identity.hosts if identity is not None else ()
+    allowed = (*settings.server.allowed_hosts, *parts.allowed_hosts, *certified)
     runs, queue = settings.manager.runs_service, settings.manager.queue_service
 
     async def ready() -> str | None:
@@ -246,10 +258,12 @@ def _listeners(settings: Settings, middle: Middle, parts: Parts, stopping: async
     api = Gate(build_app(services, parts.routes, ready=ready, aliases=ALIASES), allowed_hosts=allowed)
     health = Gate(build_app([], ready=ready), allowed_hosts=allowed)
     health_port = settings.manager.executor.health_probe_port
+    beside = [Listener("tasks", "localhost", parts.task_port, api, "server.tls.key")] if parts.task_port else []
     return [
-        Listener("runs", runs.host, runs.port, api, "manager.runsService.port"),
-        Listener("queue", queue.host, queue.port, api, "manager.queueService.port"),
+        Listener("runs", runs.host, runs.port, api, "manager.runsService.port", tls),
+        Listener("queue", queue.host, queue.port, api, "manager.queueService.port", tls),
         Listener("health", runs.host, health_port, health, "manager.executor.healthProbePort"),
+        *beside,
     ]
 
 
@@ -320,6 +334,19 @@ def _services(middle: Middle, parts: Parts, edge: Edge, callers: Callers) -> Seq
     ]
 
 
+def _identity(settings: Settings) -> Identity | None:
+    """What the manager shows to clients by https. Raises a Refusal. What reads it is imported where it is needed."""
+    given = settings.server.tls
+    if not given.certificate and not given.key:
+        return None
+    from flyte_manager.rpc import tls
+
+    identity = tls.load_identity(given.certificate, given.key)
+    if identity is not None and identity.until < _now():
+        log.warning("the certificate %s has passed: clients will refuse it", given.certificate)
+    return identity
+
+
 def _instance_folder(settings: Settings, database: Database) -> Path:
     """`<data dir>/<instance id>`, which says in file `database` whose it is."""
     folder = settings.data_dir.absolute() / database.instance_id
@@ -345,6 +372,7 @@ def _facts(settings: Settings, servers: Servers, middle: Middle, parts: Parts, s
         sdk_version=world.sdk_version,
         start=world.start,
         seconds=time.time() - started,
+        secure=bool(settings.server.tls.certificate),
         own_config_here=Path("config.yaml").exists(),
     )
 

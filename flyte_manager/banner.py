@@ -49,6 +49,8 @@ class Facts:
     """of the mode: "no kubeconfig is configured", or where the cluster was found"""
     seconds: float
     """from the start of the process to serving"""
+    secure: bool = False
+    """whether API and queue are served by https"""
     pods: Pods | None = None
     """None: tasks are processes, of which the next three tell"""
     interpreter: Path | None = None
@@ -63,9 +65,10 @@ class Facts:
 
 def banner(facts: Facts) -> str:
     """The lines to print once everything serves; they end with "Ready"."""
+    scheme = "https" if facts.secure else "http"
     rows = (
-        ("API", f"http://{facts.api.authority}"),
-        ("Queue", f"http://{facts.queue.authority}"),
+        ("API", f"{scheme}://{facts.api.authority}"),
+        ("Queue", f"{scheme}://{facts.queue.authority}"),
         ("Health", f"http://{facts.health.authority}"),
         ("Database", str(facts.database)),
         ("Data", facts.pods.storage if facts.pods else str(facts.data_dir)),
@@ -86,16 +89,17 @@ def banner(facts: Facts) -> str:
         "",
         f"  Try it{where}:",
         *(f"    {line}" for line in _forward(facts)),
-        f"    {try_it(facts.api, pods=facts.pods is not None)}",
+        f"    {try_it(facts.api, pods=facts.pods is not None, secure=facts.secure)}",
     ]
     lines += ["", f"Ready in {facts.seconds:.1f} s."]
     return "\n".join(lines)
 
 
-def try_it(api: Endpoint, *, pods: bool = False) -> str:
+def try_it(api: Endpoint, *, pods: bool = False, secure: bool = False) -> str:
     """The line that makes the SDK use this manager. Processes need no images: the builder "remote", which is this
     manager, has the SDK build none."""
-    line = f"flyte create config --endpoint {api.authority} --insecure --project flytesnacks --domain development"
+    plain = "" if secure else " --insecure"
+    line = f"flyte create config --endpoint {api.authority}{plain} --project flytesnacks --domain development"
     return line if pods else f"{line} --builder remote"
 
 

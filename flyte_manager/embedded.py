@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from flyte_manager.banner import Endpoint
 from flyte_manager.blobs.directory import Directory
 from flyte_manager.blobs.keys import load_key
 from flyte_manager.blobs.signed import SignedLinks, Signer
@@ -23,6 +22,7 @@ from flyte_manager.executor.resources import RowsAlone
 from flyte_manager.processes.environment import find_interpreter, listed_environment
 from flyte_manager.processes.runtime import Processes
 from flyte_manager.rpc.blobs import BlobRoutes
+from flyte_manager.rpc.steady_port import steady_port
 from flyte_manager.store.vault import Vault
 from flyte_manager.worlds import Middle, Parts, WorldFacts
 
@@ -46,6 +46,9 @@ async def build(settings: Settings, middle: Middle, *, why: str, stack: AsyncExi
     blobs = Directory(middle.folder / "blobs")
     signer = Signer(load_key(middle.folder / "urls.key"), middle.clock)
 
+    # Their way to the manager must not depend on what names a certificate has and who issued it.
+    task_port = steady_port(middle.folder / "tasks.port") if settings.server.tls.certificate else 0
+
     async def start() -> Sequence[ActionId]:
         await processes.start()
         return [attempt.action for attempt in await processes.alive()]
@@ -66,7 +69,7 @@ async def build(settings: Settings, middle: Middle, *, why: str, stack: AsyncExi
         runtime=processes,
         logs=processes,
         blobs=blobs,
-        links=SignedLinks(signer),
+        links=SignedLinks(signer, secure=lambda host: bool(task_port) and not host.endswith(f":{task_port}")),
         secrets=Vault(middle.database, load_key(middle.folder / "secrets.key"), middle.clock),
         admission=Admission(
             cpu=embedded.cpu or float(len(os.sched_getaffinity(0))),
@@ -76,7 +79,8 @@ async def build(settings: Settings, middle: Middle, *, why: str, stack: AsyncExi
         resources=RowsAlone(),
         advice=install_into(str(interpreter.python)),
         defaults=DEFAULTS,
-        endpoint=_beside,
+        endpoint=lambda api: f"localhost:{task_port}" if task_port else api.authority,
+        task_port=task_port,
         start=start,
         watch=_for_ever,
         ready=_always,
@@ -86,10 +90,6 @@ async def build(settings: Settings, middle: Middle, *, why: str, stack: AsyncExi
         routes=BlobRoutes(signer, blobs).routes(),
         interpreter=f"{interpreter.python} (flyte {interpreter.sdk_version})",
     )
-
-
-def _beside(api: Endpoint) -> str:
-    return api.authority
 
 
 async def _for_ever() -> None:

@@ -79,6 +79,8 @@ class Parts:
     """for the banner"""
     routes: Sequence[Route] = ()
     allowed_hosts: Sequence[str] = ()
+    task_port: int = 0
+    """beside https: where tasks of this machine are served by plain HTTP; 0: they use the API's port"""
     namespace: str = ""
     """of the pods; empty where there are none"""
     interpreter: str = ""

@@ -37,7 +37,7 @@ PORT_SETTINGS = {
     "queue": "manager.queueService.port",
     "health": "manager.executor.healthProbePort",
 }
-_PORT_LINE = re.compile(r"^ +(API|Queue|Health) +http://localhost:(\d+)$", re.MULTILINE)
+_PORT_LINE = re.compile(r"^ +(API|Queue|Health) +https?://localhost:(\d+)$", re.MULTILINE)
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 30.0, *, what: str = "it") -> None:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -133,12 +134,12 @@ class Signer:
 class SignedLinks:
     """Implements ports.Links for the directory: grants that this manager serves by itself (rpc/blobs.py).
 
-    `scheme`: of the URLs; their host is the one that the client used, which the gate has checked.
+    Their host is the one that the client used, which the gate has checked; `secure`: whether it is called by https.
     """
 
-    def __init__(self, signer: Signer, *, scheme: str = "http") -> None:
+    def __init__(self, signer: Signer, *, secure: Callable[[str], bool] = lambda _host: False) -> None:
         self._signer = signer
-        self._scheme = scheme
+        self._secure = secure
 
     async def upload(self, uri: str, *, md5: bytes, limit: int, lifetime: timedelta | None, host: str) -> SignedUrl:
         expires_at = self._signer.expiry(lifetime)
@@ -150,7 +151,8 @@ class SignedLinks:
         return SignedUrl(self._url(Grant("read", uri, expires_at), host), {}, expires_at)
 
     def _url(self, grant: Grant, host: str) -> str:
-        return f"{self._scheme}://{host}{self._signer.url(grant)}"
+        scheme = "https" if self._secure(host) else "http"
+        return f"{scheme}://{host}{self._signer.url(grant)}"
 
 
 def _encode(content: bytes) -> str:

@@ -12,6 +12,7 @@ from flyte_manager.config.settings import (
     KubernetesSettings,
     Settings,
     StorageSettings,
+    TlsSettings,
 )
 from flyte_manager.config.sources import SYSTEM_FILE, find_file, load, unknown_key
 
@@ -26,6 +27,7 @@ __all__ = [
     "KubernetesSettings",
     "Settings",
     "StorageSettings",
+    "TlsSettings",
     "find_file",
     "load",
     "unknown_key",

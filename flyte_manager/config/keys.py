@@ -114,6 +114,13 @@ KEYS: Sequence[Key] = (
         "server.allowedHosts", kinds.HOSTS, [], "Names besides localhost and plain addresses by which clients may call."
     ),
     Key(
+        "server.tls.certificate",
+        kinds.OPTIONAL_PATH,
+        "",
+        "A PEM file, the chain included; with it and its key the API is https.",
+    ),
+    Key("server.tls.key", kinds.OPTIONAL_PATH, "", "The PEM file of the certificate's key, without a password."),
+    Key(
         "embedded.python",
         kinds.OPTIONAL_PATH,
         "",

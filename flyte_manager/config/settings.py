@@ -101,8 +101,17 @@ class LoggerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Both or none; empty: plain HTTP."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     allowed_hosts: tuple[str, ...]
+    tls: TlsSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +214,9 @@ def settings_of(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settin
         database=DatabaseSettings(values["database.type"], SqliteSettings(values["database.sqlite.file"])),
         logger=LoggerSettings(level=values["logger.level"], show_source=values["logger.show-source"]),
         data_dir=values["dataDir"],
-        server=ServerSettings(values["server.allowedHosts"]),
+        server=ServerSettings(
+            values["server.allowedHosts"], TlsSettings(values["server.tls.certificate"], values["server.tls.key"])
+        ),
         embedded=EmbeddedSettings(
             python=values["embedded.python"],
             pass_env=values["embedded.passEnv"],

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from flyte_manager.domain.errors import Refusal
 from flyte_manager.processes.environment import Interpreter, check_system
 from flyte_manager.rpc.holder import port_holder
 from flyte_manager.rpc.server import Listener, bind, close_all
+from flyte_manager.rpc.tls import load_identity
 
 LOW_DISK = 1 << 30
+SOON = timedelta(days=14)
 OLDEST_SQLITE = (3, 35, 0)
 """the first with RETURNING"""
 
@@ -45,6 +48,7 @@ def examine(settings: Settings, config_file: Path | None, machine: Machine) -> I
     yield check_system_of(machine)
     yield check_sqlite(machine.sqlite)
     yield from check_config(settings, config_file)
+    yield from check_tls(settings)
     yield from check_ports(settings, own)
     yield check_database(database, own)
     yield check_data_dir(settings.data_dir)
@@ -74,6 +78,25 @@ def check_config(settings: Settings, config_file: Path | None) -> Iterator[Findi
         if not is_loopback(host):
             text = f"listens on {host}: whoever reaches it can run code here; use localhost unless you mean that"
             yield Finding("config", "warn", text)
+
+
+def check_tls(settings: Settings) -> Iterator[Finding]:
+    try:
+        identity = load_identity(settings.server.tls.certificate, settings.server.tls.key)
+    except Refusal as refusal:
+        yield Finding("https", "bad", str(refusal))
+        return
+    if identity is None:
+        return
+    left = identity.until - datetime.now(UTC)
+    text = f"certificate for {', '.join(identity.names) or 'no name at all'}, until {identity.until:%Y-%m-%d}"
+    if left < SOON:
+        cure = "renew it and start the manager again"
+        yield Finding("https", "warn", f"{text}, which {'has passed' if left < timedelta() else 'is soon'}: {cure}")
+    elif not identity.names:
+        yield Finding("https", "warn", f"{text}: clients will refuse it; issue one with subjectAltName")
+    else:
+        yield Finding("https", "ok", text)
 
 
 def check_ports(settings: Settings, own: int | None) -> Iterator[Finding]:

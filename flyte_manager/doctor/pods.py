@@ -90,6 +90,7 @@ async def examine_pods(settings: Settings, choice: Choice, asking: Asking) -> As
             namespace=kubernetes.namespace,
             way_back=WayBack(
                 endpoint=kubernetes.task_endpoint,
+                secure=bool(settings.server.tls.certificate),
                 image=await helper_image(kubernetes, client, asking.environ),
                 image_pull_secrets=kubernetes.image_pull_secrets,
                 serving=asking.serving,

@@ -24,6 +24,8 @@ NAME = "way back"
 class WayBack:
     endpoint: str
     """host:port that tasks will be given; empty when none is configured"""
+    secure: bool = False
+    """whether by https"""
     image: str
     """manager.kubernetes.helperImage"""
     image_pull_secrets: Sequence[str]
@@ -57,7 +59,11 @@ async def check_way_back(client: Client, namespace: str, way: WayBack) -> Findin
 
 async def _call(client: Client, namespace: str, way: WayBack) -> tuple[Judgement, str]:
     """What came of it, and what is left of the pod."""
-    pod = call_back.pod(f"http://{way.endpoint}/healthz", image=way.image, image_pull_secrets=way.image_pull_secrets)
+    pod = call_back.pod(
+        f"{'https' if way.secure else 'http'}://{way.endpoint}/healthz",
+        image=way.image,
+        image_pull_secrets=way.image_pull_secrets,
+    )
     name = pod["metadata"]["name"]
     left = ""
     try:

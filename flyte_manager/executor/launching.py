@@ -29,6 +29,8 @@ class Launching:
     endpoint: str
     defaults: Mapping[str, str]
     """variables of this world that a run's own variables may override"""
+    insecure: bool = True
+    """whether they reach it by plain HTTP"""
     namespace: str = ""
     """of the pods; empty: there are none"""
     interpreter: str = ""
@@ -86,7 +88,7 @@ class Launching:
             "_U_ORG_NAME": run.id.org or "local",
             "_U_RUN_BASE": run.base_uri,
             "_U_EP_OVERRIDE": self.endpoint,
-            "_U_INSECURE": "true",
+            "_U_INSECURE": str(self.insecure).lower(),
             "_F_PN": _unique_key(action),
         }
 

@@ -1,6 +1,6 @@
 """A short-lived pod that calls the manager, as every task's pod will have to.
 
-Its container asks `http://<task endpoint>/healthz` and leaves one line of answer as its termination message, so that
+Its container asks `<task endpoint>/healthz` and leaves one line of answer as its termination message, so that
 no log need be read. `pod` builds it, `judge` reads it; doctor/way_back.py makes, watches and deletes it.
 """
 
@@ -114,7 +114,7 @@ _ADVICE = "set manager.kubernetes.taskEndpoint to an address at which pods reach
 def _answer(ended: Mapping[str, Any], endpoint: str) -> Judgement:
     word, _, detail = str(ended.get("message") or "").strip().partition(" ")
     if word == "healthy":
-        return Judgement("ok", f"a pod called http://{endpoint}/healthz and was answered")
+        return Judgement("ok", f"a pod called {endpoint}/healthz and was answered")
     said = {
         "unhealthy": f"{endpoint} answers that it isn't well: look at the manager's log",
         "stranger": f"something else than a manager answers at {endpoint} ({detail}): {_ADVICE}",

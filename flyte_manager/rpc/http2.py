@@ -252,8 +252,9 @@ class Http2(asyncio.Protocol):
 
     def _close(self) -> None:
         """Closes when all is written; what still runs is lost."""
-        self.flush()
-        self.transport.close()
+        if not self.transport.is_closing():
+            self.flush()
+            self.transport.close()
         self._lose_all()
 
     def _lose_all(self) -> None:

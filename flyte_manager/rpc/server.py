@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import formatdate
 from importlib import import_module
 from importlib.util import find_spec
@@ -40,6 +41,9 @@ from flyte_manager.rpc.http2 import Http2
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 BACKLOG = 2048
 KEEP_ALIVE = 75
+HANDSHAKE, GOODBYE = 10, 1
+"""seconds that TLS may take to begin and to end"""
+
 LARGEST_HEAD = 64 << 10
 FREE_PORT_TRIES = 20
 UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
@@ -57,6 +61,20 @@ class PortTaken(Unavailable):
 
 class CannotListen(Unavailable):
     """cannot listen on {host}:{port}: {problem}; change it with {setting}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the manager shows to clients. `names`: hosts and addresses that it is valid for."""
+
+    context: ssl.SSLContext
+    names: tuple[str, ...]
+    until: datetime
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names that clients may call; a pattern such as *.example.com is none."""
+        return tuple(name for name in self.names if not name.startswith("*") and ":" not in name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +123,15 @@ class Servers:
             self._ports[listener.name] = sockets[0].getsockname()[1]
             make = self._make_protocol(listener)
             for listening in sockets:
-                self._servers.append(await loop.create_server(make, sock=listening, backlog=BACKLOG, ssl=listener.tls))
+                serving = loop.create_server(
+                    make,
+                    sock=listening,
+                    backlog=BACKLOG,
+                    ssl=listener.tls,
+                    ssl_handshake_timeout=HANDSHAKE if listener.tls else None,
+                    ssl_shutdown_timeout=GOODBYE if listener.tls else None,
+                )
+                self._servers.append(await serving)
 
     def port_of(self, name: str) -> int:
         """The port that the listener of this name really has; KeyError before `start`."""
@@ -266,7 +292,7 @@ def close_all(sockets: Sequence[socket.socket]) -> None:
 def close_or_cut(transport: asyncio.Transport) -> None:
     """Closes a connection whose answer is written out, cuts one whose client doesn't read."""
     with suppress(RuntimeError):
-        if transport.get_write_buffer_size():
+        if transport.is_closing() or transport.get_write_buffer_size():
             transport.abort()
         else:
             transport.close()

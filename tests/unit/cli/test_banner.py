@@ -56,6 +56,13 @@ def test_the_banner_tells_all_and_ends_with_ready() -> None:
     )
 
 
+def test_https_is_told_and_the_line_makes_the_sdk_speak_it() -> None:
+    told = banner(replace(FACTS, secure=True))
+    assert "  API       https://localhost:8090\n  Queue     https://localhost:8089\n" in told
+    assert "  Health    http://localhost:8081\n" in told
+    assert "flyte create config --endpoint localhost:8090 --project" in told
+
+
 def test_with_pods_it_tells_of_the_cluster_and_the_line_builds_images_where_the_user_is() -> None:
     assert banner(IN_PODS) == (
         "Flyte Manager 0.1.0\n"

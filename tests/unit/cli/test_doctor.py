@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flyte_manager.config import Address, Settings, load
+from flyte_manager.config import Address, Settings, TlsSettings, load
 from flyte_manager.doctor.findings import Finding, verdict
 from flyte_manager.doctor.machine import (
     Machine,
@@ -25,6 +25,7 @@ from flyte_manager.doctor.machine import (
 )
 from flyte_manager.processes.environment import Interpreter, NoInterpreter
 from flyte_manager.store.instance import InstanceLock
+from tests.certificates import issue
 
 OURS = Interpreter(Path("/usr/bin/python3"), "2.12.1", "the manager's own")
 MACHINE = Machine(
@@ -88,6 +89,31 @@ def test_an_open_host_is_warned_of(settings: Settings) -> None:
     manager = replace(settings.manager, runs_service=Address("0.0.0.0", 0))
     findings = list(examine(replace(settings, manager=manager), None, MACHINE))
     assert any(finding.state == "warn" and "0.0.0.0" in finding.text for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "state", "text"),
+    [
+        (["manager.example.com", "10.0.0.1"], 30, "ok", "certificate for manager.example.com, 10.0.0.1, until "),
+        (["localhost"], 5, "warn", "which is soon: renew it"),
+        (["localhost"], -1, "warn", "which has passed: renew it"),
+        ([], 30, "warn", "certificate for no name at all"),
+    ],
+)
+def test_the_certificate_is_looked_at(
+    settings: Settings, tmp_path: Path, names: list[str], days: int, state: str, text: str
+) -> None:
+    files = issue(tmp_path / "tls", *names, days=days)
+    server = replace(settings.server, tls=TlsSettings(str(files.certificate), str(files.key)))
+    (finding,) = (each for each in examine(replace(settings, server=server), None, MACHINE) if each.name == "https")
+    assert (finding.state, text in finding.text) == (state, True)
+
+
+def test_files_that_are_no_certificate_are_bad(settings: Settings, tmp_path: Path) -> None:
+    server = replace(settings.server, tls=TlsSettings(str(tmp_path / "none"), str(tmp_path / "none")))
+    (finding,) = (each for each in examine(replace(settings, server=server), None, MACHINE) if each.name == "https")
+    assert finding.state == "bad"
+    assert "server.tls.certificate" in finding.text
 
 
 def test_the_manager_that_serves_a_database_is_known_by_its_lock(tmp_path: Path) -> None:

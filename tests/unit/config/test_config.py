@@ -94,6 +94,8 @@ RIGHT: Mapping[str, tuple[str, object]] = {
     "logger.show-source": ("True", True),
     "dataDir": ("/var/data", Path("/var/data")),
     "server.allowedHosts": ("a.example.org, b.example.org", ("a.example.org", "b.example.org")),
+    "server.tls.certificate": ("/etc/tls/tls.crt", "/etc/tls/tls.crt"),
+    "server.tls.key": ("/etc/tls/tls.key", "/etc/tls/tls.key"),
     "embedded.python": ("/usr/bin/python3", "/usr/bin/python3"),
     "embedded.passEnv": ("EDITOR,AWS_*", ("EDITOR", "AWS_*")),
     "embedded.warm": ("false", False),

@@ -1,6 +1,7 @@
 """A small service behind the real edge and real sockets. What a call does is chosen by the name of its action."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -136,6 +137,7 @@ async def serve(
     extra: Sequence[Route] = (),
     ready: Callable[[], Awaitable[str | None]] = is_ready,
     allowed_hosts: Sequence[str] = (),
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Served]:
     """The test service on two free ports, `api` and `second`."""
     stopping = asyncio.Event()
@@ -148,7 +150,7 @@ async def serve(
         build_app(services, extra, ready=ready, aliases={"/flyteidl2.workflow.StateService/Read": GET}),
         allowed_hosts=allowed_hosts,
     )
-    listeners = [Listener(name, "localhost", 0, app, setting=f"{name}.port") for name in ("api", "second")]
+    listeners = [Listener(name, "localhost", 0, app, f"{name}.port", tls) for name in ("api", "second")]
     servers = Servers(listeners, stopping=stopping)
     await servers.start()
     served = Served(service, servers, stopping)
