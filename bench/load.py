@@ -204,11 +204,16 @@ async def paced(client: Client, order: Order) -> Outcome:
     return await _followed(client, order, pause=0.2)
 
 
-async def _followed(client: Client, order: Order, *, pause: float = 0.0) -> Outcome:
+async def in_turn(client: Client, order: Order) -> Outcome:
+    """The same, each child when the one before has ended."""
+    return await _followed(client, order, in_turn=True)
+
+
+async def _followed(client: Client, order: Order, *, pause: float = 0.0, in_turn: bool = False) -> Outcome:
     parent = await client.parent()
     began: dict[str, float] = {}
     ended: dict[str, float] = {}
-    listening = asyncio.Event()
+    listening, end = asyncio.Event(), asyncio.Event()
 
     async def watch() -> None:
         asked = actions_service_pb2.WatchForUpdatesRequest(parent_action_id=parent)
@@ -219,13 +224,17 @@ async def _followed(client: Client, order: Order, *, pause: float = 0.0) -> Outc
                 if update.phase != phase_pb2.ACTION_PHASE_SUCCEEDED:
                     raise RuntimeError(f"{update.action_id.name} ended in phase {update.phase}")
                 ended[update.action_id.name] = time.monotonic()
+                end.set()
                 if len(ended) == order.count:
                     return
 
     async def call(number: int) -> None:
+        end.clear()
         began[f"c{number}"] = time.monotonic()
         await client.enqueue(parent, f"c{number}")
         await asyncio.sleep(pause)
+        if in_turn:
+            await end.wait()
 
     async with asyncio.timeout(order.seconds), asyncio.TaskGroup() as group:
         watching = group.create_task(watch())
@@ -263,12 +272,12 @@ async def watch_traces(client: Client, order: Order) -> Outcome:
 
 
 async def watch_ends(client: Client, order: Order) -> Outcome:
-    """From a task's start to WatchActionDetails saying RUNNING, and (`later`) from its end to the final phase there.
-    Both clocks are this machine's."""
-    starts, ends = [], []
-    meter = Meter(order.manager)
-    for _ in range(order.count):
-        root = await client.create("for:0.05")
+    """From a task's start to WatchActionDetails saying RUNNING, and (`later`) from its end to the final phase there, at
+    each of as many watchers as there are callers. Both clocks are this machine's."""
+    starts: list[float] = []
+    ends: list[float] = []
+
+    async def watch(root: identifier_pb2.ActionIdentifier) -> None:
         asked = run_service_pb2.WatchActionDetailsRequest(action_id=root)
         running = False
         async for seen in client.runs.watch_action_details(asked):
@@ -278,6 +287,13 @@ async def watch_ends(client: Client, order: Order) -> Outcome:
                 starts.append(now - _seconds(status.start_time))
             if status.phase == phase_pb2.ACTION_PHASE_SUCCEEDED:
                 ends.append(now - _seconds(status.end_time))
+
+    meter = Meter(order.manager)
+    for _ in range(order.count):
+        root = await client.create("for:0.05")
+        async with asyncio.TaskGroup() as group:
+            for _ in range(order.callers):
+                group.create_task(watch(root))
     return meter.outcome(ends, starts)
 
 
@@ -286,6 +302,7 @@ SCENARIOS: dict[str, Callable[[Client, Order], Awaitable[Outcome]]] = {
     "enqueue": enqueue,
     "to_the_end": to_the_end,
     "paced": paced,
+    "in_turn": in_turn,
     "watch_traces": watch_traces,
     "watch_ends": watch_ends,
 }

@@ -59,7 +59,7 @@ FULL_DISK = """
 async def main():
     await write("before")
     used = os.stat(f"{file}-wal").st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (used + 30_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (used + 60_000, resource.RLIM_INFINITY))
     names = [f"r{number}" for number in range(20)]
     outcomes = await asyncio.gather(*(write(name, bytes(8_000)) for name in names), return_exceptions=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
