@@ -142,6 +142,7 @@ class Reconciler:
                 return Done()
             case Do.WAIT:
                 self._admission.release(action.id)
+                await self._former_attempt_lives(action)
                 return Requeue(step.after)
             case Do.LAUNCH:
                 return await self._launch(action)
@@ -252,12 +253,12 @@ class Reconciler:
 
     async def _report_end(self, action: Action, seen: Observation, looked: Looked = UNCACHED) -> Done:
         plan = await self._plans.plan(action)
-        told = await self._outcomes.report(action, plan=plan, seen=seen, now=self._clock())
+        told, outputs = await self._outcomes.report(action, plan=plan, seen=seen, now=self._clock())
         told = await self._caching.ended(action, plan, told, looked)
         self._admission.release(action.id)
         await self._ledger.report(told, plan.budget)
         if told.phase is Phase.SUCCEEDED:  # after a failure children of this attempt may still read what it left
-            await self._runtime.forget(action.attempt_id, await self._outcomes.results(action, plan))
+            await self._runtime.forget(action.attempt_id, outputs)
         return Done()
 
     async def _expire(self, action: Action, seen: Observation, failure: Failure | None) -> Done:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from flyteidl2.task import task_definition_pb2
 
-from flyte_manager.domain.attempts import ErrorKind, Failure, StopReason
+from flyte_manager.domain.actions import Budget
+from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, StopReason
 from flyte_manager.domain.bounds import Limit, Limits
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
@@ -110,6 +111,18 @@ async def test_one_that_does_not_stop_is_waited_for_before_the_next_attempt(pods
         middle.runtime.finish(AttemptId(ROOT, 1), -9, reason=StopReason.ABORTED)
         await turn(middle)
         assert middle.runtime.alive() == [AttemptId(ROOT, 2)]
+
+
+async def test_one_that_was_not_told_to_stop_is_told_in_the_backoff(pods: Open, clock: FakeClock) -> None:
+    """The manager died, or its world did not answer, between the report and the stop."""
+    async with pods() as middle:
+        await begin(middle, bounded(runtime=30, retries=1, backoff=600))
+        clock.advance(30)
+        late = AttemptReport(AttemptId(ROOT, 1), Phase.TIMED_OUT, clock())
+        await middle.ledger.report(late, Budget(retries=1, backoff_base=600))
+        assert middle.runtime.alive() == [AttemptId(ROOT, 1)]
+        assert await turn(middle) == Requeue(600)
+        assert middle.runtime.alive() == []
 
 
 async def test_an_attempt_that_ended_by_itself_keeps_its_end(pods: Open, clock: FakeClock) -> None:
