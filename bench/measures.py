@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bench import lists as run_lists
 from bench import processes
 from bench.load import Outcome
 from bench.manager import FAKE, REPOSITORY, Manager, running
@@ -44,6 +45,8 @@ class Scale:
     watched: int = 200
     drained: int = 1000
     children: int = 1000
+    runs: int = 1_000_000
+    listings: int = 200
 
 
 QUICK = Scale(
@@ -57,6 +60,8 @@ QUICK = Scale(
     watched=30,
     drained=200,
     children=60,
+    runs=50_000,
+    listings=50,
 )
 
 
@@ -202,8 +207,13 @@ def children(scale: Scale) -> Iterator[Row]:
         yield Row("children", what, figures, f"{ran:g} children", used, loaded())
 
 
+def lists(scale: Scale) -> Iterator[Row]:
+    """Among very many runs."""
+    yield from run_lists.lists(scale.runs, scale.listings, quantiles)
+
+
 MEASURES: dict[str, Callable[[Scale], Iterator[Row]]] = {
-    each.__name__: each for each in (start, idle, calls, launch, watch, actions, children)
+    each.__name__: each for each in (start, idle, calls, launch, watch, actions, children, lists)
 }
 
 

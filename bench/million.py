@@ -11,11 +11,15 @@ from pathlib import Path
 
 from flyte_manager.store.engine import Database
 
-PROJECTS = ("flytesnacks", "vision", "speech", "rare")
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 BEGIN = 1_600_000_000
 """seconds since 1970; the first run"""
 
+_PROJECTS = """
+INSERT INTO projects (id, name, labels, created_at, updated_at)
+SELECT value, value, '{}', '2020-09-13T12:26:40.000000Z', '2020-09-13T12:26:40.000000Z'
+FROM json_each('["flytesnacks", "vision", "speech", "rare"]')
+"""
 _NUMBERS = """
 CREATE TEMP TABLE n AS
 WITH RECURSIVE counted(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM counted WHERE i < :count - 1) SELECT i FROM counted
@@ -51,6 +55,7 @@ def fill(file: Path, count: int) -> None:
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("PRAGMA synchronous = OFF")
         connection.create_function("draw", 1, drawn, deterministic=True)
+        connection.execute(_PROJECTS)
         connection.execute(_NUMBERS, {"count": count})
         connection.execute(_RUNS, {"begin": BEGIN})
         connection.execute(_ACTIONS)

@@ -1,5 +1,6 @@
 """Rows of table actions."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,21 @@ _LIVE = (  # parents before their children, also where the clock stood still bet
     actions.select().where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at, sa.literal_column("rowid"))
 )
 
+# not (project, domain, run) IN (…): SQLite reads the whole table for that
+_ASKED = sa.func.json_each(sa.bindparam("asked", type_=sa.Text)).table_valued("value").alias("asked")
+_ROOTS = Prepared(
+    sa.select(actions).join_from(
+        _ASKED,
+        actions,
+        sa.and_(
+            actions.c.project == sa.func.json_extract(_ASKED.c.value, "$[0]"),
+            actions.c.domain == sa.func.json_extract(_ASKED.c.value, "$[1]"),
+            actions.c.run == sa.func.json_extract(_ASKED.c.value, "$[2]"),
+            actions.c.name == ROOT,
+        ),
+    )
+)
+
 
 def insert(tx: Transaction, action: Action) -> None:
     _INSERT.write(tx.connection, _values(action))
@@ -92,14 +108,8 @@ def live(connection: sa.Connection) -> Sequence[Action]:
 
 def roots(connection: sa.Connection, runs: Sequence[RunId]) -> dict[RunId, Action]:
     """The root actions of these runs."""
-    found: dict[RunId, Action] = {}
-    for project, domain in {(run.project, run.domain) for run in runs}:
-        # not (project, domain, run) IN (…): SQLite reads the whole table for that
-        names = [run.name for run in runs if (run.project, run.domain) == (project, domain)]
-        scope = sa.and_(actions.c.project == project, actions.c.domain == domain)
-        rows = connection.execute(actions.select().where(scope, actions.c.run.in_(names), actions.c.name == ROOT))
-        found |= {action.id.run: action for action in map(action_of, rows)}
-    return found
+    asked = json.dumps([(run.project, run.domain, run.name) for run in runs])
+    return {action.id.run: action for action in map(action_of, _ROOTS.all(connection, {"asked": asked}))}
 
 
 def _run_key(run: RunId) -> dict[str, object]:

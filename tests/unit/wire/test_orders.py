@@ -1,5 +1,7 @@
 """Requests for actions and signals, read; what is wrong is refused with its name."""
 
+import itertools
+
 import pytest
 from flyteidl2.actions import actions_service_pb2
 from flyteidl2.common import list_pb2, phase_pb2
@@ -11,7 +13,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.errors import IllegalName, NotGiven
-from flyte_manager.domain.filters import Filter, Function, Order
+from flyte_manager.domain.filters import BadLimit, Filter, Function, Order
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.tasks import World
 from flyte_manager.wire import listing
@@ -158,6 +160,19 @@ def test_list_requests() -> None:
     assert read.filters == (Filter("phase", Function.EQUAL, ("4",)),)
     request.sort_by.direction = list_pb2.Sort.ASCENDING
     assert listing.query(request).order == (Order("created_at", descending=False),)
+    assert (listing.query(list_pb2.ListRequest(token="abc")).after, listing.query(request).after) == ("abc", "")
+    request.sort_by_fields.add(key="name")
+    assert listing.query(request).order == (Order("name", descending=True),)
+    many = list_pb2.Filter(field="name", function=list_pb2.Filter.VALUE_IN, values=["x"] * 600)
+    for wrong in (
+        list_pb2.ListRequest(filters=[many, many]),
+        list_pb2.ListRequest(filters=[list_pb2.Filter(field="name")] * 51),
+        list_pb2.ListRequest(sort_by_fields=[list_pb2.Sort(key="name")] * 11),
+    ):
+        with pytest.raises(listing.TooMuch, match="at most"):
+            listing.query(wrong)
+    with pytest.raises(BadLimit):
+        listing.query(list_pb2.ListRequest(limit=1001))
     with pytest.raises(listing.RawFilters):
         listing.query(list_pb2.ListRequest(raw_filters=["x"]))
 
@@ -182,6 +197,40 @@ def test_a_watch_of_actions_counts_the_phases_of_children() -> None:
     shown = {each.action.id.name: each for each in view.take([child("c1", Phase.SUCCEEDED)])}
     assert dict(shown["a0"].children_phase_counts) == {Phase.QUEUED: 1, Phase.SUCCEEDED: 1}
     assert set(shown) == {"a0", "c1"}
+
+
+def test_a_watch_of_actions_counts_all_that_lies_below_and_tells_the_ancestors_again() -> None:
+    view = Enriched([])
+    tree = [child("a0", Phase.RUNNING, ""), child("b", Phase.RUNNING), child("c", Phase.RUNNING, "b")]
+    list(view.take([*tree, child("d", Phase.QUEUED, "c")]))
+    shown = {
+        each.action.id.name: dict(each.children_phase_counts) for each in view.take([child("d", Phase.FAILED, "c")])
+    }
+    assert shown == {
+        "a0": {Phase.RUNNING: 2, Phase.FAILED: 1},
+        "b": {Phase.RUNNING: 1, Phase.FAILED: 1},
+        "c": {Phase.FAILED: 1},
+        "d": {},
+    }
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["a0", "b", "c", "d"])))
+def test_a_watch_of_actions_may_see_an_action_before_its_parent(order: tuple[str, ...]) -> None:
+    """W14"""
+    parents = {"a0": "", "b": "a0", "c": "b", "d": "b"}
+    view = Enriched([])
+    told: dict[str, dict[int, int]] = {}
+    for name in order:  # a page each
+        for each in view.take([child(name, Phase.RUNNING, parents[name])]):
+            told[each.action.id.name] = dict(each.children_phase_counts)
+    assert told == {"a0": {Phase.RUNNING: 3}, "b": {Phase.RUNNING: 2}, "c": {}, "d": {}}
+
+
+def test_an_action_that_meets_the_filter_no_more_is_told_so() -> None:
+    view = Enriched([list_pb2.Filter(field="PHASE", function=list_pb2.Filter.VALUE_IN, values=["1"])])
+    (before,) = view.take([child("c1", Phase.QUEUED)])
+    (after,) = view.take([child("c1", Phase.RUNNING)])
+    assert (before.meets_filter, after.meets_filter) == (True, False)
 
 
 def test_a_watch_of_actions_tells_which_meet_its_filters() -> None:
