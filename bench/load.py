@@ -10,7 +10,7 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -23,7 +23,8 @@ from flyteidl2.core import tasks_pb2
 from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.dataproxy.dataproxy_service_connect import DataProxyServiceClient
 from flyteidl2.task import environment_pb2, task_definition_pb2
-from flyteidl2.workflow import run_definition_pb2, run_service_pb2
+from flyteidl2.workflow import internal_run_service_pb2, run_definition_pb2, run_service_pb2
+from flyteidl2.workflow.internal_run_service_connect import InternalRunServiceClient
 from flyteidl2.workflow.run_service_connect import RunServiceClient
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -69,6 +70,7 @@ class Client:
         self.runs = RunServiceClient(url)
         self.actions = ActionsServiceClient(url)
         self.data = DataProxyServiceClient(url)
+        self.internal = InternalRunServiceClient(url)
         self.inputs = common_run_pb2.OffloadedInputData()
 
     async def __aenter__(self) -> "Client":
@@ -81,7 +83,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for client in (self.runs, self.actions, self.data):
+        for client in (self.runs, self.actions, self.data, self.internal):
             await client.close()
 
     async def create(self, word: str = "one") -> identifier_pb2.ActionIdentifier:
@@ -297,6 +299,61 @@ async def watch_ends(client: Client, order: Order) -> Outcome:
     return meter.outcome(ends, starts)
 
 
+async def status(client: Client, order: Order) -> Outcome:
+    """UpdateActionStatus, each with another phase of an action that runs elsewhere."""
+    updates = await _recorded(client, order)
+
+    async def call(number: int) -> None:
+        if number >= 0:  # the warm-up made the actions
+            answer = await client.internal.update_action_status(updates[number])
+            assert answer.status.code == 0, answer.status.message
+
+    return await _called(call, order)
+
+
+async def status_stream(client: Client, order: Order) -> Outcome:
+    """The same, all through one UpdateActionStatusStream."""
+    updates = await _recorded(client, order)
+    meter = Meter(order.manager)
+    began = time.monotonic()
+
+    async def asked() -> AsyncIterator[internal_run_service_pb2.UpdateActionStatusStreamRequest]:
+        for number, update in enumerate(updates):
+            yield internal_run_service_pb2.UpdateActionStatusStreamRequest(request=update, nonce=number)
+
+    latencies: list[float] = []
+    async for answer in client.internal.update_action_status_stream(asked()):
+        assert (answer.nonce, answer.response.status.code) == (len(latencies), 0), answer.response.status.message
+        latencies.append(time.monotonic() - began)
+    return meter.outcome(latencies)
+
+
+async def _recorded(client: Client, order: Order) -> list[internal_run_service_pb2.UpdateActionStatusRequest]:
+    """Actions that run elsewhere, and as many updates of them as are ordered."""
+    run = identifier_pb2.RunIdentifier(project=PROJECT, domain=DOMAIN, name=f"r{uuid.uuid4().hex[:19]}")
+    task = run_definition_pb2.TaskAction(spec=spec())
+    phases = (phase_pb2.ACTION_PHASE_RUNNING, phase_pb2.ACTION_PHASE_SUCCEEDED)
+    names = [f"c{number}" for number in range(-(-order.count // len(phases)))]
+
+    async def asked() -> AsyncIterator[internal_run_service_pb2.RecordActionStreamRequest]:
+        for name in ("a0", *names):
+            action = identifier_pb2.ActionIdentifier(run=run, name=name)
+            parent = "" if name == "a0" else "a0"
+            request = internal_run_service_pb2.RecordActionRequest(action_id=action, parent=parent, task=task)
+            yield internal_run_service_pb2.RecordActionStreamRequest(request=request)
+
+    async for answer in client.internal.record_action_stream(asked()):
+        assert answer.response.status.code == 0, answer.response.status.message
+    return [
+        internal_run_service_pb2.UpdateActionStatusRequest(
+            action_id=identifier_pb2.ActionIdentifier(run=run, name=name),
+            status=run_definition_pb2.ActionStatus(phase=phase, attempts=1),
+        )
+        for phase in phases
+        for name in names
+    ][: order.count]
+
+
 SCENARIOS: dict[str, Callable[[Client, Order], Awaitable[Outcome]]] = {
     "create_run": create_run,
     "enqueue": enqueue,
@@ -305,6 +362,8 @@ SCENARIOS: dict[str, Callable[[Client, Order], Awaitable[Outcome]]] = {
     "in_turn": in_turn,
     "watch_traces": watch_traces,
     "watch_ends": watch_ends,
+    "status": status,
+    "status_stream": status_stream,
 }
 
 

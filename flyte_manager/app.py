@@ -30,6 +30,8 @@ from flyteidl2.org.domain_service_connect import DomainServiceASGIApplication
 from flyteidl2.project.project_service_connect import ProjectServiceASGIApplication
 from flyteidl2.secret.secret_connect import SecretServiceASGIApplication
 from flyteidl2.task.task_service_connect import TaskServiceASGIApplication
+from flyteidl2.workflow.events_proxy_service_connect import EventsProxyServiceASGIApplication
+from flyteidl2.workflow.internal_run_service_connect import InternalRunServiceASGIApplication
 from flyteidl2.workflow.queue_service_connect import QueueServiceASGIApplication
 from flyteidl2.workflow.run_logs_service_connect import RunLogsServiceASGIApplication
 from flyteidl2.workflow.run_service_connect import RunServiceASGIApplication
@@ -55,6 +57,7 @@ from flyte_manager.executor.reconcile import Reconciler
 from flyte_manager.executor.timing import Countdowns, Timing
 from flyte_manager.ledger.cache import Cache
 from flyte_manager.ledger.ledger import Ledger
+from flyte_manager.ledger.outside import Outside
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.ledger.watch import Reader
@@ -74,6 +77,7 @@ from flyte_manager.services.domain import DomainService
 from flyte_manager.services.enqueue import Enqueue
 from flyte_manager.services.identity import IdentityService, owner
 from flyte_manager.services.image import ImageService
+from flyte_manager.services.internal_run import EventsProxyService, InternalRunService
 from flyte_manager.services.project import ProjectService
 from flyte_manager.services.queue import QueueService
 from flyte_manager.services.run import RunService
@@ -85,6 +89,8 @@ from flyte_manager.services.state_streams import StateStreams
 from flyte_manager.services.task import TaskService
 from flyte_manager.services.translator import TranslatorService
 from flyte_manager.store.engine import Database
+from flyte_manager.wire.plan import parse_spec, retry_budget
+from flyte_manager.wire.told import merged
 from flyte_manager.worlds import Middle, Parts, may_be_pods
 
 log = logging.getLogger(__name__)
@@ -290,6 +296,15 @@ def _services(middle: Middle, parts: Parts, edge: Edge, callers: Callers) -> Seq
     orders = RunOrders(reader, projects, parts.blobs, parts.world)
     cached = CacheCalls(projects, Cache(middle.database, _now), parts.blobs, _now)
     state = StateService(reader, ledger)
+    internal = InternalRunService(
+        reader=reader,
+        ledger=ledger,
+        outside=Outside(ledger, budget=lambda spec: retry_budget(parse_spec(spec)), merge=merged),
+        enqueue=enqueue,
+        projects=projects,
+        blobs=parts.blobs,
+        clock=_now,
+    )
     return [
         connect_app(
             RunServiceASGIApplication,
@@ -314,6 +329,8 @@ def _services(middle: Middle, parts: Parts, edge: Edge, callers: Callers) -> Seq
             ActionsService(reader=reader, ledger=ledger, enqueue=enqueue, callers=callers, clock=_now),
             edge=edge,
         ),
+        connect_app(InternalRunServiceASGIApplication, internal, edge=edge),
+        connect_app(EventsProxyServiceASGIApplication, EventsProxyService(internal), edge=edge),
         connect_app(DataProxyServiceASGIApplication, data, edge=edge),
         connect_app(RunLogsServiceASGIApplication, RunLogsService(data), edge=edge),
         connect_app(CacheServiceASGIApplication, CacheService(cached), edge=edge),

@@ -125,6 +125,8 @@ class Action:
     revision: int = 0
     resource: Resource | None = None
     """its TaskAction, once one was made"""
+    elsewhere: bool = False
+    """another executor runs it and reports: it is never launched here (docs/decisions/0008)"""
 
     @property
     def attempt_id(self) -> AttemptId:

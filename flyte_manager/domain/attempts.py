@@ -74,6 +74,9 @@ class Event:
     message: str
     reason: str = ""
     warning: bool = False
+    source: str = ""
+    """the component that told it; empty = this manager"""
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,8 @@ class AttemptReport:
     """whose outputs these are, for a hit"""
     keep: CacheEntry | None = None
     """what the cache keeps from now on, if the report counts"""
+    told: bytes = b""
+    """what else another executor tells of it: see Attempt.told"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +163,5 @@ class Attempt:
     cache_status: CacheStatus = CacheStatus.DISABLED
     cache_source: AttemptId | None = None
     """whose outputs these are, for a hit"""
+    told: bytes = b""
+    """flyteidl2.workflow.ActionEvent: links, log context, cluster and cache, as another executor told them"""

@@ -26,7 +26,6 @@ from flyte_manager.domain.attempts import (
     Event,
     Failure,
     Observation,
-    Place,
     Presence,
     Transition,
 )
@@ -77,14 +76,12 @@ def new_attempt(action: Action, number: int, at: datetime) -> Attempt:
 
 def report(action: Action, attempt: Attempt, told: AttemptReport, budget: Budget) -> Change:
     """Applies what was told of an attempt. Repeating a report changes nothing. Raises NotATaskPhase."""
-    if told.phase not in (*ROAD, *FINAL):
-        known = ", ".join(phase.name for phase in (*ROAD, *sorted(FINAL)))
-        raise NotATaskPhase(attempt=told.attempt, phase=told.phase.name, known=known)
+    check_phase(told)
     if attempt.phase.final or action.final or told.attempt.number != action.attempt:
         return _late(action, attempt, told)
     if not told.phase.final and ROAD.index(told.phase) < ROAD.index(attempt.phase):
-        return _noted(action, attempt, events=told.events, place=told.place)
-    after = _advance(attempt, told)
+        return _noted(action, attempt, told, told.events)
+    after = advanced(attempt, told)
     if after == attempt and told.reason == action.reason:
         return Change(None)
     if told.phase is Phase.FAILED or told.phase is Phase.TIMED_OUT:
@@ -102,9 +99,17 @@ def report(action: Action, attempt: Attempt, told: AttemptReport, budget: Budget
     return Change(new, (after,))
 
 
+def check_phase(told: AttemptReport) -> None:
+    """Raises NotATaskPhase."""
+    if told.phase not in (*ROAD, *FINAL):
+        known = ", ".join(phase.name for phase in (*ROAD, *sorted(FINAL)))
+        raise NotATaskPhase(attempt=told.attempt, phase=told.phase.name, known=known)
+
+
 def note(action: Action, attempt: Attempt, seen: Observation) -> Change:
     """Keeps what the world tells of the attempt beside its phase, which stays as it is."""
-    return _noted(action, attempt, events=seen.events, place=seen.place)
+    known = AttemptReport(attempt.id, attempt.phase, attempt.created_at, events=seen.events, place=seen.place)
+    return _noted(action, attempt, known, seen.events)
 
 
 def abort(action: Action, attempt: Attempt | None, *, reason: str, at: datetime, by: bytes = b"") -> Change:
@@ -123,12 +128,12 @@ def abort(action: Action, attempt: Attempt | None, *, reason: str, at: datetime,
     if attempt is None or attempt.phase.final:
         return Change(new)
     told = AttemptReport(attempt=attempt.id, phase=Phase.ABORTED, at=at, reason=reason)
-    return Change(new, (_advance(attempt, told),))
+    return Change(new, (advanced(attempt, told),))
 
 
 def again(action: Action, at: datetime) -> Change:
     """Starts the next attempt of a finished task with a new retry budget."""
-    new = _requeued(action, at=at, not_before=None)
+    new = requeued(action, action.attempt + 1, at=at, not_before=None)
     return Change(replace(new, user_failures=0, system_failures=0), (new_attempt(new, new.attempt, at),))
 
 
@@ -200,11 +205,16 @@ def _late(action: Action, attempt: Attempt, told: AttemptReport) -> Change:
             message += f": {told.failure.message}"
         if all(event.message != message for event in attempt.events):
             events = (*events, Event(told.at, message, reason="LateReport", warning=True))
-    return _noted(action, attempt, events=events, place=told.place)
+    return _noted(action, attempt, told, events)
 
 
-def _noted(action: Action, attempt: Attempt, *, events: tuple[Event, ...], place: Place | None) -> Change:
-    after = replace(attempt, events=_joined(attempt.events, events), place=place or attempt.place)
+def _noted(action: Action, attempt: Attempt, told: AttemptReport, events: tuple[Event, ...]) -> Change:
+    after = replace(
+        attempt,
+        events=_joined(attempt.events, events),
+        place=told.place or attempt.place,
+        told=told.told or attempt.told,
+    )
     if after == attempt:
         return Change(None)
     return Change(None if action.final else action, (after,))
@@ -215,7 +225,7 @@ def _joined(known: tuple[Event, ...], told: tuple[Event, ...]) -> tuple[Event, .
     return (*known, *news)[-EVENTS_KEPT:] if news else known
 
 
-def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
+def advanced(attempt: Attempt, told: AttemptReport) -> Attempt:
     """The attempt's row after the report, phases that were jumped over filled in."""
     # Each phase once: what is recorded wins over what is told, a time of its own over the report's.
     road = (Transition(told.phase, told.at), *told.transitions, *attempt.transitions)
@@ -236,6 +246,7 @@ def _advance(attempt: Attempt, told: AttemptReport) -> Attempt:
         place=told.place or attempt.place,
         cache_status=told.cache_status or attempt.cache_status,
         cache_source=told.cache_source or attempt.cache_source,
+        told=told.told or attempt.told,
     )
 
 
@@ -262,7 +273,9 @@ def _failed(action: Action, attempt: Attempt, told: AttemptReport, budget: Budge
     allowed = budget.system_retries if system else budget.retries
     if failures <= allowed and (failure is None or failure.recoverable):
         not_before = told.at + timedelta(seconds=0.0 if system else budget.delay(failures))
-        next_one = _requeued(counted, at=told.at, not_before=not_before if not_before > told.at else None)
+        next_one = requeued(
+            counted, action.attempt + 1, at=told.at, not_before=not_before if not_before > told.at else None
+        )
         return Change(next_one, (attempt, new_attempt(next_one, next_one.attempt, told.at)))
     final = replace(
         counted,
@@ -277,17 +290,18 @@ def _failed(action: Action, attempt: Attempt, told: AttemptReport, budget: Budge
     return Change(final, (attempt,))
 
 
-def _requeued(action: Action, *, at: datetime, not_before: datetime | None) -> Action:
+def requeued(action: Action, number: int, *, at: datetime, not_before: datetime | None) -> Action:
+    """The action with its next attempt."""
     return replace(
         action,
         phase=Phase.QUEUED,
         state=state_json(action, Phase.QUEUED, at),
-        attempt=action.attempt + 1,
+        attempt=number,
         reason="",
         signalled_by=b"",
         failure=None,
         ended_at=None,
         not_before=not_before,
-        output_uri=action.output_prefix(action.attempt + 1),
+        output_uri=action.output_prefix(number),
         cache_status=CacheStatus.DISABLED,
     )

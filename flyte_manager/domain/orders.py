@@ -29,6 +29,8 @@ class NewRun:
     created_by: bytes = b""
     """flyteidl2.common.EnrichedIdentity; empty = not known"""
     created_by_subject: str = ""
+    elsewhere: bool = False
+    """another executor runs its root action"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +51,5 @@ class NewAction:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     output_uri: str = ""
+    elsewhere: bool = False
+    """another executor runs it"""

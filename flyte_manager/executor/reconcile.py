@@ -78,7 +78,7 @@ class Reconciler:
         live = await self._rows.live()
         for action in live:
             self._admission.track(action)
-        return [action.id for action in live if not self._admission.waits(action.id)]
+        return [action.id for action in live if not action.elsewhere and not self._admission.waits(action.id)]
 
     async def reconcile(self, key: ActionId) -> Done | Requeue:
         try:
@@ -88,7 +88,7 @@ class Reconciler:
             return Done()
         # also frees what an earlier turn took after the action had ended: every end brings one more turn
         self._admission.track(action)
-        if action.kind is Kind.TRACE:
+        if action.kind is Kind.TRACE or action.elsewhere:
             return Done()
         try:
             held = await self._resources.hold(action)

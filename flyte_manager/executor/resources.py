@@ -138,8 +138,9 @@ class Mirrored:
         run = await self._reader.run(action.id.run)
         parent = None
         if action.parent:
-            parent = (await self._reader.action(ActionId(action.id.run, action.parent))).resource
-            if parent is None:
+            above = await self._reader.action(ActionId(action.id.run, action.parent))
+            parent = above.resource
+            if parent is None and not above.elsewhere:
                 raise ParentWithoutResource(action=action.id)
         spec = await self._reader.spec(action.spec_digest) if action.kind is Kind.TASK else action.spec
         return await self._objects.make(action, run, spec=spec, parent=parent)

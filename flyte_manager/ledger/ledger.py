@@ -299,6 +299,7 @@ def _root(order: NewRun, at: datetime) -> Action:
         input_uri=order.input_uri,
         base_uri=order.base_uri,
         cache_key=order.cache_key,
+        elsewhere=order.elsewhere,
     )
     return _queued(action, at)
 
@@ -322,6 +323,7 @@ def _child(order: NewAction, run: Run, at: datetime, failure: Failure | None) ->
         started_at=order.started_at or (at if phase is Phase.PAUSED else None),
         ended_at=order.ended_at or (at if phase.final else None),
         failure=failure,
+        elsewhere=order.elsewhere,
     )
     return _queued(action, at)
 

@@ -22,15 +22,15 @@ class Work:
     at: datetime
     changed: list[Action] = field(default_factory=list)
 
-    def save(self, change: lifecycle.Change, before: Action) -> None:
-        """Writes the new rows. What ended takes all that lives below it along."""
+    def save(self, change: lifecycle.Change, before: Action) -> Action:
+        """Writes the new rows; the action as it is then. What ended takes all that lives below it along."""
         for attempt in change.attempts:
             if attempt.id.number > before.attempt:
                 attempts.insert(self.tx, attempt)
             else:
                 attempts.update(self.tx, attempt)
         if change.action is None:
-            return
+            return before
         began = self.tx.revision if change.action.attempt != before.attempt else before.attempt_revision
         after = replace(change.action, revision=self.tx.revision, attempt_revision=began, updated_at=self.at)
         actions.update(self.tx, after)
@@ -40,6 +40,7 @@ class Work:
         if after.final and not before.final:
             release(self.tx, after)
             self._abort_below(after)
+        return after
 
     def add(self, action: Action) -> Action:
         revision = self.tx.revision

@@ -1,4 +1,4 @@
-"""How a refusal looks on the wire: the one table from the kinds of `domain/errors.py` to Connect codes.
+"""How a refusal looks on the wire: the table in `wire/statuses.py` in Connect's words.
 
 What is no refusal is a fault of ours: the client gets INTERNAL with a random id and nothing of the text, the log gets
 the same id with the traceback.
@@ -11,33 +11,12 @@ from collections.abc import Mapping
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
+from google.rpc import code_pb2
 
-from flyte_manager.domain.errors import (
-    Ended,
-    Exists,
-    Forbidden,
-    Invalid,
-    Missing,
-    Overloaded,
-    Refusal,
-    TooLarge,
-    Unavailable,
-    Unready,
-    Unsupported,
-)
+from flyte_manager.domain.errors import Refusal
+from flyte_manager.wire.statuses import NUMBERS
 
-CODES: Mapping[type[BaseException], Code] = {
-    Invalid: Code.INVALID_ARGUMENT,
-    Missing: Code.NOT_FOUND,
-    Exists: Code.ALREADY_EXISTS,
-    Unready: Code.FAILED_PRECONDITION,
-    Ended: Code.ABORTED,
-    Unsupported: Code.UNIMPLEMENTED,
-    Forbidden: Code.PERMISSION_DENIED,
-    TooLarge: Code.RESOURCE_EXHAUSTED,
-    Overloaded: Code.RESOURCE_EXHAUSTED,
-    Unavailable: Code.UNAVAILABLE,
-}
+CODES: Mapping[type[Refusal], Code] = {kind: Code[code_pb2.Code.Name(code)] for kind, code in NUMBERS.items()}
 
 HTTP_STATUS: Mapping[Code, int] = {
     Code.CANCELED: 499,

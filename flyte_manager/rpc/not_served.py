@@ -27,8 +27,6 @@ NOT_SERVED: Mapping[str, Feature] = {
     "flyteidl2.connector.ConnectorMetadataService": CONNECTORS,
     "flyteidl2.settings.SettingsService": SETTINGS,
     "flyteidl2.trigger.TriggerService": TRIGGERS,
-    "flyteidl2.workflow.EventsProxyService": Feature("executors that run apart", "the manager's own"),
-    "flyteidl2.workflow.InternalRunService": Feature("executors that run apart", "the manager's own"),
     "flyteidl2.workflow.TrackedRunService": TRACKED_RUNS,
 }
 """By service, or by service and method where the service has others."""

@@ -1,6 +1,6 @@
 """Recording a child action, as QueueService and ActionsService both do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flyteidl2.actions import actions_service_pb2
 from flyteidl2.workflow import queue_service_pb2
@@ -22,8 +22,14 @@ class Enqueue:
     ledger: Ledger
     blobs: Blobs
 
-    async def __call__(self, asked: queue_service_pb2.EnqueueActionRequest | actions_service_pb2.Action) -> None:
-        order = new_action(asked)
+    async def __call__(
+        self,
+        asked: queue_service_pb2.EnqueueActionRequest | actions_service_pb2.Action,
+        *,
+        elsewhere: bool = False,
+    ) -> None:
+        """`elsewhere`: another executor runs it."""
+        order = replace(new_action(asked), elsewhere=elsewhere)
         for uri in (order.input_uri, order.output_uri):
             if uri:
                 self.blobs.checked(uri)

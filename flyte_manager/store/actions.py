@@ -171,6 +171,7 @@ def _values(action: Action) -> dict[str, object]:
         "signalled_by": action.signalled_by or None,
         "resource_name": action.resource.name if action.resource else "",
         "resource_uid": action.resource.uid if action.resource else "",
+        "elsewhere": action.elsewhere,
     }
 
 
@@ -211,6 +212,7 @@ def action_of(row: Any) -> Action:
         updated_at=row.updated_at,
         signalled_by=row.signalled_by or b"",
         resource=Resource(row.resource_name, row.resource_uid) if row.resource_uid else None,
+        elsewhere=bool(row.elsewhere),
     )
 
 

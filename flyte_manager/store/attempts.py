@@ -94,15 +94,20 @@ def _values(attempt: Attempt) -> dict[str, object]:
         "place": asdict(attempt.place) if attempt.place else None,
         "cache_status": attempt.cache_status.value,
         "cache_source": _source_values(attempt.cache_source) if attempt.cache_source else None,
+        "told": attempt.told or None,
     }
 
 
 def _event_values(event: Event) -> dict[str, object]:
-    return {"at": event.at.isoformat(), "message": event.message, "reason": event.reason, "warning": event.warning}
+    values: dict[str, object] = {"at": event.at.isoformat(), "message": event.message, "reason": event.reason}
+    values["warning"] = event.warning
+    if event.source or event.count != 1:
+        values |= {"source": event.source, "count": event.count}
+    return values
 
 
 def _event(values: Mapping[str, Any]) -> Event:
-    return Event(datetime.fromisoformat(values["at"]), values["message"], values["reason"], values["warning"])
+    return Event(**{**values, "at": datetime.fromisoformat(values["at"])})
 
 
 def _source_values(source: AttemptId) -> dict[str, object]:
@@ -134,4 +139,5 @@ def _attempt(row: Any) -> Attempt:
         place=Place(**row.place) if row.place else None,
         cache_status=CacheStatus(row.cache_status),
         cache_source=_source(row) if row.cache_source else None,
+        told=row.told or b"",
     )

@@ -84,6 +84,7 @@ def _values(run: Run) -> dict[str, object]:
         "ended_at": run.ended_at,
         "digest": run.digest,
         "run_spec": run.run_spec,
+        "kept_bytes": None,
         "updated_at": run.created_at,
         "duration_ms": None,
         "labels": dict(run.labels) or None,

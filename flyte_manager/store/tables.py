@@ -96,6 +96,8 @@ runs = sa.Table(
     sa.Index("runs_by_task", "project", "domain", "task_name", "created_at", "name"),
     sa.Index("runs_by_version", "project", "domain", "task_name", "task_version", "created_at", "name"),
     sa.Index("runs_by_revision", "revision"),
+    sa.Column("kept_bytes", sa.Integer, nullable=True),
+    sa.Index("runs_by_end", "ended_at", sqlite_where=sa.text("ended_at IS NOT NULL")),
 )
 
 actions = sa.Table(
@@ -145,6 +147,7 @@ actions = sa.Table(
     _number("cache_status"),
     _time("updated_at"),
     _bytes("signalled_by"),
+    sa.Column("elsewhere", sa.Boolean, nullable=False, server_default="0"),
     sa.Index("actions_by_parent", "project", "domain", "run", "parent", "revision", "name"),
     sa.Index("actions_by_revision", "project", "domain", "run", "revision", "name"),
     sa.Index("actions_live", "phase", sqlite_where=sa.text("ended_at IS NULL")),
@@ -177,6 +180,7 @@ attempts = sa.Table(
     sa.Column("place", sa.JSON(none_as_null=True), nullable=True),
     _number("cache_status"),
     sa.Column("cache_source", sa.JSON(none_as_null=True), nullable=True),
+    _bytes("told"),
 )
 
 task_specs = sa.Table(
@@ -247,6 +251,25 @@ cache_reservations = sa.Table(
     _text("action"),
     sa.Column("heartbeat", sa.Float, nullable=False),
     _time("expires_at", nullable=False),
+)
+
+run_references = sa.Table(  # what of the store runs that have ended refer to, beside their own folders
+    "run_references",
+    metadata,
+    _text("project", key=True),
+    _text("domain", key=True),
+    _text("run", key=True),
+    _text("target", key=True),
+    sa.Index("run_references_by_target", "target"),
+)
+
+prunings = sa.Table(  # runs that are being deleted
+    "prunings",
+    metadata,
+    _text("project", key=True),
+    _text("domain", key=True),
+    _text("run", key=True),
+    _text("base_uri"),
 )
 
 instance = sa.Table(

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from flyte_manager.domain.errors import Unready
 from flyte_manager.store.faults import meaning
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """All schema revisions, oldest first: the names in migrations/versions."""
 
 

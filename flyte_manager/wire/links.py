@@ -66,7 +66,7 @@ class LinkTemplate:
             raise BadLogLink(name=name, problem=f"it needs a name beside its uri {uri!r}")
         for text in (name, uri):
             _check(name, text)
-        if not _is_web(_PLACEHOLDER.sub("x", uri)):
+        if not is_web(_PLACEHOLDER.sub("x", uri)):
             raise BadLogLink(name=name, problem=f"its uri {uri!r} is not http:// or https:// with a host")
         return cls(name, uri)
 
@@ -107,12 +107,12 @@ def _rendered(link: execution_pb2.TaskLog, values: Mapping[str, str]) -> executi
     """The link with all values; None when one is missing, or it leads nowhere."""
     uri = _filled(link.uri, {name: quote(value, safe="") for name, value in values.items()})
     name = _filled(link.name, values)
-    if uri is None or name is None or not _is_web(uri):
+    if uri is None or name is None or not is_web(uri):
         return None
     made = execution_pb2.TaskLog()
     made.CopyFrom(link)
     made.uri, made.name, made.ready = uri, name, True
-    if not _is_web(made.icon_uri) and not made.icon_uri.startswith("data:image/"):
+    if not is_web(made.icon_uri) and not made.icon_uri.startswith("data:image/"):
         made.icon_uri = ""
     return made
 
@@ -131,7 +131,8 @@ def _filled(text: str, values: Mapping[str, str]) -> str | None:
     return None if missing else filled
 
 
-def _is_web(uri: str) -> bool:
+def is_web(uri: str) -> bool:
+    """Whether it is a link that a browser may follow."""
     if not uri.isprintable() or " " in uri:
         return False
     try:

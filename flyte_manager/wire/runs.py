@@ -12,7 +12,7 @@ from flyteidl2.workflow import run_definition_pb2 as pb
 from flyte_manager.domain.actions import Action, ActionHistory, Run
 from flyte_manager.domain.attempts import Attempt, ErrorKind, Event, Failure
 from flyte_manager.domain.phases import Kind, Phase
-from flyte_manager.wire import places
+from flyte_manager.wire import places, told
 from flyte_manager.wire.caching import status_proto
 from flyte_manager.wire.ids import action_proto, task_proto
 from flyte_manager.wire.links import LinkTemplate, task_logs
@@ -138,6 +138,7 @@ def _attempt(record: Attempt, platform: Platform) -> pb.ActionAttempt:
         attempt.end_time.CopyFrom(timestamp(record.ended_at))
     if record.failure:
         attempt.error_info.CopyFrom(_error(record.failure))
+    told.show(record, attempt)
     for number, each in enumerate(record.transitions):
         transition = attempt.phase_transitions.add(phase=phase_proto(each.phase), start_time=timestamp(each.at))
         following = record.transitions[number + 1 : number + 2]
@@ -164,8 +165,8 @@ def cluster_event(event: Event) -> pb.ClusterEvent:
         message=event.message,
         type=kind,
         reason=event.reason,
-        source_component="flyte-manager",
-        count=1,
+        source_component=event.source or "flyte-manager",
+        count=event.count,
     )
 
 

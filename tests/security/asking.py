@@ -131,6 +131,13 @@ WITHOUT_IDENTIFIERS = frozenset(
         "cacheservice.CacheService/Delete",
         "cacheservice.CacheService/GetOrExtendReservation",
         "cacheservice.CacheService/ReleaseReservation",
+        "workflow.InternalRunService/RecordAction",  # what is wrong is told in each answer's status, with HTTP 200
+        "workflow.InternalRunService/RecordActionStream",
+        "workflow.InternalRunService/UpdateActionStatus",
+        "workflow.InternalRunService/UpdateActionStatusStream",
+        "workflow.InternalRunService/RecordActionEvents",
+        "workflow.InternalRunService/RecordActionEventStream",
+        "workflow.EventsProxyService/Record",  # many events, of which any may be wrong
         "cluster.ClusterService/SelectCluster",  # any resource gets the same answer
         "imagebuilder.ImageService/GetImage",  # any image exists
         "org.DomainService/CreateDomain",  # refuses them all

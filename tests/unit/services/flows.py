@@ -14,7 +14,14 @@ from flyteidl2.actions import actions_service_connect, actions_service_pb2
 from flyteidl2.common import identifier_pb2
 from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2
-from flyteidl2.workflow import queue_service_connect, queue_service_pb2, run_service_connect, run_service_pb2
+from flyteidl2.workflow import (
+    events_proxy_service_connect,
+    internal_run_service_connect,
+    queue_service_connect,
+    queue_service_pb2,
+    run_service_connect,
+    run_service_pb2,
+)
 from flyteidl2.workflow import state_service_connect as state_connect
 
 from flyte_manager.blobs.directory import Directory
@@ -25,6 +32,7 @@ from flyte_manager.domain.identities import IdentityHeaders
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.tasks import World
 from flyte_manager.ledger.ledger import Ledger
+from flyte_manager.ledger.outside import Outside
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.ledger.watch import Reader
@@ -36,13 +44,16 @@ from flyte_manager.services.actions import ActionsService
 from flyte_manager.services.callers import Callers
 from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.enqueue import Enqueue
+from flyte_manager.services.internal_run import EventsProxyService, InternalRunService
 from flyte_manager.services.queue import QueueService
 from flyte_manager.services.run import RunService
 from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.services.state import StateService
 from flyte_manager.store.engine import Database
 from flyte_manager.wire.ids import action_proto, run_proto
+from flyte_manager.wire.plan import parse_spec, retry_budget
 from flyte_manager.wire.runs import BARE, Platform
+from flyte_manager.wire.told import merged
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import told
 from tests.fakes.orders import action_id, condition_spec, run_id, task_spec
@@ -65,6 +76,8 @@ class Flows:
     state: state_connect.StateServiceClient
     queue: queue_service_connect.QueueServiceClient
     actions: actions_service_connect.ActionsServiceClient
+    internal: internal_run_service_connect.InternalRunServiceClient
+    events: events_proxy_service_connect.EventsProxyServiceClient
 
     def base(self, run: str = "r1") -> str:
         return self.blobs.join("flytesnacks", "development", run)
@@ -139,7 +152,18 @@ async def flowing(
             logs=Lines(),
         )
         orders, enqueue = RunOrders(reader, projects, blobs, World.PROCESSES), Enqueue(ledger, blobs)
+        internal = InternalRunService(
+            reader=reader,
+            ledger=ledger,
+            outside=Outside(ledger, budget=lambda spec: retry_budget(parse_spec(spec)), merge=merged),
+            enqueue=enqueue,
+            projects=projects,
+            blobs=blobs,
+            clock=clock,
+        )
         services: list[tuple[Any, object]] = [
+            (internal_run_service_connect.InternalRunServiceASGIApplication, internal),
+            (events_proxy_service_connect.EventsProxyServiceASGIApplication, EventsProxyService(internal)),
             (
                 run_service_connect.RunServiceASGIApplication,
                 RunService(
@@ -175,11 +199,13 @@ async def flowing(
             state=state_connect.StateServiceClient(url),
             queue=queue_service_connect.QueueServiceClient(url),
             actions=actions_service_connect.ActionsServiceClient(url),
+            internal=internal_run_service_connect.InternalRunServiceClient(url),
+            events=events_proxy_service_connect.EventsProxyServiceClient(url),
         )
         try:
             yield flows
         finally:
-            for client in (flows.runs, flows.state, flows.queue, flows.actions):
+            for client in (flows.runs, flows.state, flows.queue, flows.actions, flows.internal, flows.events):
                 await client.close()
             await servers.stop(grace=0.2)
     finally:
