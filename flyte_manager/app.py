@@ -377,6 +377,7 @@ def _facts(settings: Settings, servers: Servers, middle: Middle, parts: Parts, s
     world = parts.facts()
     return Facts(
         version=__version__,
+        domain=settings.runs.domains[0][0],
         api=Endpoint(runs.host, servers.port_of("runs")),
         queue=Endpoint(queue.host, servers.port_of("queue")),
         health=Endpoint(runs.host, servers.port_of("health")),

@@ -49,6 +49,8 @@ class Facts:
     """of the mode: "no kubeconfig is configured", or where the cluster was found"""
     seconds: float
     """from the start of the process to serving"""
+    domain: str = "development"
+    """the first of those that there are"""
     secure: bool = False
     """whether API and queue are served by https"""
     pods: Pods | None = None
@@ -89,17 +91,17 @@ def banner(facts: Facts) -> str:
         "",
         f"  Try it{where}:",
         *(f"    {line}" for line in _forward(facts)),
-        f"    {try_it(facts.api, pods=facts.pods is not None, secure=facts.secure)}",
+        f"    {try_it(facts.api, pods=facts.pods is not None, secure=facts.secure, domain=facts.domain)}",
     ]
     lines += ["", f"Ready in {facts.seconds:.1f} s."]
     return "\n".join(lines)
 
 
-def try_it(api: Endpoint, *, pods: bool = False, secure: bool = False) -> str:
+def try_it(api: Endpoint, *, pods: bool = False, secure: bool = False, domain: str = "development") -> str:
     """The line that makes the SDK use this manager. Processes need no images: the builder "remote", which is this
     manager, has the SDK build none."""
     plain = "" if secure else " --insecure"
-    line = f"flyte create config --endpoint {api.authority}{plain} --project flytesnacks --domain development"
+    line = f"flyte create config --endpoint {api.authority}{plain} --project flytesnacks --domain {domain}"
     return line if pods else f"{line} --builder remote"
 
 

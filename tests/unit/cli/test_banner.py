@@ -122,3 +122,7 @@ def test_another_host_is_called_by_its_name() -> None:
 
 def test_tasks_without_an_sdk_are_told_of() -> None:
     assert "no flyte: `flyte-manager doctor` says what to do" in banner(replace(FACTS, sdk_version=None))
+
+
+def test_the_line_names_a_domain_that_there_is() -> None:
+    assert "--project flytesnacks --domain qa" in banner(replace(FACTS, domain="qa"))
