@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -105,6 +106,7 @@ ABORT_CHECK_SECONDS = 0.1
 GARBAGE_THRESHOLDS = (20_000, 10, 10)
 """a list of thousands of objects makes hundreds of thousands of dicts, none of them garbage: looked at less often"""
 
+OPEN_FILES = 16_384
 LEAVE_CHECK_SECONDS = 0.5
 """how long to wait while the world is not ours to change"""
 
@@ -115,6 +117,7 @@ ABORT_CHECKS = 70
 def serve(settings: Settings) -> int:
     """Runs the manager until it is told to stop; the exit code. Raises a Refusal when it can't start."""
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+    _allow_files()
     return run(_serve(settings, started=_process_start()))
 
 
@@ -472,6 +475,13 @@ async def _cancelled(task: "asyncio.Task[None]") -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _allow_files() -> None:
+    """A thousand watchers by HTTP/1.1 are a thousand open files, which is all that a shell usually allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard) if hard >= 0 else OPEN_FILES, hard))
 
 
 def _process_start() -> float:
