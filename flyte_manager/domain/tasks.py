@@ -33,7 +33,8 @@ class TaskPlan:
     args: Sequence[str]
     env: Mapping[str, str]
     budget: Budget
-    has_outputs: bool
+    outputs: Sequence[str]
+    """names of what it declares to give back"""
     has_report: bool = False
     secrets: Sequence[SecretRequest] = ()
     cpu: float = 0.0
@@ -55,6 +56,10 @@ class TaskPlan:
     """seconds since outputs were kept; 0 = any"""
     bounds: Sequence[Allowance] = ()
     """how long it may wait, run and live; empty: as long as it takes"""
+
+    @property
+    def has_outputs(self) -> bool:
+        return bool(self.outputs)
 
 
 _TEMPLATE = re.compile(r"\{\{\s*\.([\w.]+)\s*\}\}")

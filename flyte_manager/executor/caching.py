@@ -26,7 +26,8 @@ from flyte_manager.executor.plans import Plans
 from flyte_manager.ledger.cache import Cache, key_of
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.watch import Reader
-from flyte_manager.wire.caching import holds_outputs, metadata_of, outputs_of
+from flyte_manager.wire.caching import metadata_of, outputs_of
+from flyte_manager.wire.data import damage
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ class Caching:
         """Copies the outputs; None when they are gone."""
         prefix = action.output_prefix(action.attempt)
         outputs = outputs_of(entry.literals) if not entry.output_uri else await self._blobs.read(entry.output_uri)
-        if plan.has_outputs and not holds_outputs(outputs or b""):
+        if plan.has_outputs and damage(outputs or b"", plan.outputs):
             return None
         if outputs is not None:
             await self._blobs.write(f"{prefix}/outputs.pb", outputs)
@@ -194,5 +195,5 @@ class Caching:
         )
 
     async def _check(self, plan: TaskPlan, uri: str) -> None:
-        if plan.has_outputs and not holds_outputs(await self._blobs.read(uri) or b""):
+        if plan.has_outputs and damage(await self._blobs.read(uri) or b"", plan.outputs):
             raise OutputsUnreadable

@@ -24,6 +24,7 @@ from flyte_manager.domain.bounds import Bound, exceeded
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Blobs
 from flyte_manager.domain.tasks import TaskPlan
+from flyte_manager.wire.data import damage
 from flyte_manager.wire.updates import read_error
 
 CHILD_ABORTED = "ActionAbortedError"
@@ -39,15 +40,17 @@ class Outcomes:
     blobs: Blobs
     advice: Callable[[str], str]
 
-    async def report(self, action: Action, *, plan: TaskPlan, seen: Observation, now: datetime) -> AttemptReport:
-        """The final report of an attempt that is over."""
+    async def report(
+        self, action: Action, *, plan: TaskPlan, seen: Observation, now: datetime
+    ) -> tuple[AttemptReport, bytes]:
+        """The final report of an attempt that is over, and its `outputs.pb`, empty when there is none that counts."""
         prefix = action.output_prefix(action.attempt)
         exited = seen.exit
-        failure = seen.failure or await self._failure(prefix, plan, seen)
+        failure, outputs = (seen.failure, b"") if seen.failure else await self._read(prefix, plan, seen)
         timed_out = exited is not None and exited.reason is StopReason.TIMEOUT
         phase = Phase.SUCCEEDED if failure is None else Phase.TIMED_OUT if timed_out else Phase.FAILED
         report_uri = f"{prefix}/report.html"
-        return AttemptReport(
+        told = AttemptReport(
             attempt=action.attempt_id,
             phase=phase,
             at=sharpened(exited.ended_at, now) if exited else now,
@@ -59,14 +62,20 @@ class Outcomes:
             events=seen.events,
             place=seen.place,
         )
+        return told, outputs
 
-    async def results(self, action: Action, plan: TaskPlan) -> bytes:
-        """The attempt's `outputs.pb`; empty when it wrote none."""
-        if not plan.has_outputs:
-            return b""
-        return await self.blobs.read(f"{action.output_prefix(action.attempt)}/outputs.pb") or b""
+    async def _read(self, prefix: str, plan: TaskPlan, seen: Observation) -> tuple[Failure | None, bytes]:
+        """How it failed, if it did, and its outputs, which must be whole."""
+        failure = await self._failure(prefix, seen, plan)
+        if failure is not None or not plan.has_outputs:
+            return failure, b""
+        outputs = await self.blobs.read(f"{prefix}/outputs.pb")
+        if outputs is None:
+            return _outputs_failure("OutputsMissing", "it wrote no outputs.pb"), b""
+        problem = damage(outputs, plan.outputs)
+        return (_outputs_failure("OutputsDamaged", problem), b"") if problem else (None, outputs)
 
-    async def _failure(self, prefix: str, plan: TaskPlan, seen: Observation) -> Failure | None:
+    async def _failure(self, prefix: str, seen: Observation, plan: TaskPlan) -> Failure | None:
         exited = seen.exit
         if exited is None or seen.presence is Presence.VANISHED:
             detail = f": {exited.detail}" if exited and exited.detail else ""
@@ -80,8 +89,6 @@ class Outcomes:
             return replace(failure, recoverable=failure.recoverable and failure.code != CHILD_ABORTED)
         if exited.code != 0:
             return _died(exited)
-        if plan.has_outputs and not await self.blobs.exists(f"{prefix}/outputs.pb"):
-            return Failure(ErrorKind.SYSTEM, "OutputsMissing", "the task ended well but wrote no outputs.pb")
         return None
 
     def _with_advice(self, failure: Failure | None) -> Failure | None:
@@ -143,6 +150,11 @@ def _stopped_by_pod(exited: Exit) -> Failure:
     message = "the task ran longer than it may"
     detail = f": {exited.detail}" if exited.detail else ""
     return Failure(ErrorKind.USER, Bound.MAX_RUNTIME.value, f"{message}{detail}")
+
+
+def _outputs_failure(code: str, problem: str) -> Failure:
+    cause = "was the disk full, or did it remove or overwrite files of its attempt?"
+    return Failure(ErrorKind.SYSTEM, code, f"the task ended well, but {problem}: {cause}")
 
 
 def _died(exited: Exit) -> Failure:

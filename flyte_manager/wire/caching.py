@@ -138,14 +138,6 @@ def outputs_of(literals: bytes) -> bytes:
     return common_pb2.Outputs(literals=named).SerializeToString(deterministic=True)
 
 
-def holds_outputs(found: bytes) -> bool:
-    """Whether it can be read as an `outputs.pb`, and there is something in it."""
-    try:
-        return bool(common_pb2.Outputs.FromString(found).literals)
-    except DecodeError:
-        return False
-
-
 class UnknownCacheStatus(Invalid):
     """cache status {number} is not known: use one of flyteidl2.core.CatalogCacheStatus."""
 

@@ -46,6 +46,18 @@ def inputs_hash(inputs: common_pb2.Inputs, spec: task_definition_pb2.TaskSpec) -
     return base64.b64encode(hashlib.sha256(content(counted)).digest()).decode()
 
 
+def damage(outputs: bytes, names: Sequence[str]) -> str:
+    """What is wrong with the content of an `outputs.pb`; empty when all that the task declares is there. One that was
+    cut off may still parse."""
+    try:
+        literals = common_pb2.Outputs.FromString(outputs).literals
+    except DecodeError:
+        return f"its outputs.pb ({len(outputs)} bytes) can't be read"
+    found = {literal.name for literal in literals if literal.HasField("value")}
+    missing = [name for name in names if name not in found]
+    return f"its outputs.pb lacks {', '.join(missing)}" if missing else ""
+
+
 def content(inputs: common_pb2.Inputs) -> bytes:
     """The bytes of inputs.pb."""
     return inputs.SerializeToString(deterministic=True)

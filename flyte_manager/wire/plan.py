@@ -85,7 +85,7 @@ def plan(spec: task_definition_pb2.TaskSpec, world: World) -> TaskPlan:
         args=tuple(container.command) + tuple(container.args),
         env={pair.key: pair.value for pair in container.env},
         budget=retry_budget(spec),
-        has_outputs=bool(template.interface.outputs.variables),
+        outputs=tuple(entry.key for entry in template.interface.outputs.variables),
         has_report=metadata.generates_deck.value,
         secrets=tuple(_secret(secret) for secret in template.security_context.secrets),
         cpu=_amount(requests.get(_Name.CPU) or limits.get(_Name.CPU), "cpu", name),

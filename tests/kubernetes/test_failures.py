@@ -342,7 +342,8 @@ def test_a_store_that_is_away_at_the_end_of_attempts_makes_none_fail(runs: Runs,
     )
     runs.until("RUNNING", "store", *names)
     ((base,),) = runs.manager.rows("SELECT base_uri FROM runs WHERE name = 'store'")
-    asyncio.run(store_of(s3, namespace).write(f"{base}/b3/1/outputs.pb", b"\n\x00"))  # in place of the task
+    outputs = b"\n\x06\n\x02o0\x12\x00"  # written in place of the task
+    asyncio.run(store_of(s3, namespace).write(f"{base}/b3/1/outputs.pb", outputs))
     s3.stop()
     try:
         runs.let("store-go")

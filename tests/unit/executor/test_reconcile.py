@@ -188,6 +188,18 @@ async def test_a_success_without_the_outputs_it_declares_is_a_system_failure(mid
     assert (root.phase, root.attempt, root.system_failures) == (Phase.QUEUED, 2, 1)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xff", b"\n\x04\n\x02o1", b"\n\x04\n\x02o0"])
+async def test_outputs_that_are_not_whole_are_a_system_failure(middle: Middle, content: bytes) -> None:
+    await start(middle, task_spec(outputs=True))
+    await middle.blobs.write(f"{run_in(middle).base_uri}/a0/1/outputs.pb", content)
+    middle.runtime.finish(FIRST)
+    await middle.reconciler.reconcile(ROOT)
+    (first, _) = await middle.attempts(ROOT)
+    assert first.failure is not None
+    assert first.failure.code == "OutputsDamaged"
+    assert "outputs.pb" in first.failure.message
+
+
 async def test_a_timeout_of_the_world_ends_as_timed_out(middle: Middle) -> None:
     await start(middle)
     middle.runtime.finish(FIRST, -15, reason=StopReason.TIMEOUT)

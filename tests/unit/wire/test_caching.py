@@ -7,7 +7,7 @@ from flyte._internal.runtime import convert
 from flyteidl2.core import interface_pb2, literals_pb2, types_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2
 
-from flyte_manager.wire.caching import call_key, holds_outputs
+from flyte_manager.wire.caching import call_key
 from tests.fakes.orders import task_spec
 
 Literal = literals_pb2.Literal
@@ -102,9 +102,3 @@ def test_what_makes_no_difference_is_left_out() -> None:
 def test_a_task_that_is_not_cached_and_inputs_that_can_not_be_read_have_no_key() -> None:
     assert call_key(task_spec(), inputs_of(ONE).SerializeToString()) == ""
     assert call_key(cached(), inputs_of(ONE).SerializeToString()[:-1]) == ""
-
-
-def test_outputs_are_told_from_other_bytes() -> None:
-    named = common_pb2.NamedLiteral(name="o0", value=ONE)
-    whole = common_pb2.Outputs(literals=[named]).SerializeToString()
-    assert [holds_outputs(found) for found in (whole, whole[:-1], b"")] == [True, False, False]

@@ -130,7 +130,7 @@ def test_phases() -> None:
 def test_a_plan_reads_what_the_spec_says() -> None:
     read = plan(task_spec(retries=2, backoff=3, cpu="500m", memory="1Gi", outputs=True), World.PROCESSES)
     assert (read.budget.retries, read.budget.backoff_base) == (2, 3)
-    assert (read.cpu, read.memory, read.has_outputs, read.unsupported) == (0.5, 1 << 30, True, "")
+    assert (read.cpu, read.memory, read.outputs, read.unsupported) == (0.5, 1 << 30, ("o0",), "")
     assert read.args[0] == "a0"
 
 
