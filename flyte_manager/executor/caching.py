@@ -5,7 +5,7 @@
                         ├─ none: it starts (MISS); of a task that is cached one at a time, it has reserved the key
                         ├─ none, and another call has reserved it: waits for that one's end (MISS)
                         └─ the store can't tell: it starts all the same (LOOKUP_FAILURE)
-    succeeded ─▶ where its outputs lie is kept, in the transaction of its end (POPULATED, PUT_FAILURE)
+    succeeded ─▶ where its outputs lie is kept, in the transaction of its end (POPULATED)
 
 Copied, because what retention takes from the run that made them must not break another one.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import AttemptReport, Event
 from flyte_manager.domain.caching import CacheEntry, CacheKey, CacheStatus, Reservation
-from flyte_manager.domain.errors import Refusal, Unready
+from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Blobs, Clock
@@ -36,10 +36,6 @@ CLIENT_CHECK_SECONDS = 1.0
 
 SHOWN = 32
 """characters of a key in a reason"""
-
-
-class OutputsUnreadable(Unready):
-    """its outputs.pb can't be read as outputs"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,7 @@ class Caching:
         waits = f"waits for the same call of run {found.holder.run.name} to fill the cache: {found.holder.name}"
         return Looked(CacheStatus.MISS, waits=waits)
 
-    async def ended(self, action: Action, plan: TaskPlan, told: AttemptReport, looked: Looked) -> AttemptReport:
+    def ended(self, action: Action, told: AttemptReport, looked: Looked) -> AttemptReport:
         """The last report, with what the cache keeps of a success."""
         if not action.cache_key:
             return told
@@ -120,12 +116,6 @@ class Caching:
         if told.phase is not Phase.SUCCEEDED:
             return told
         now = self._clock()
-        try:
-            await self._check(plan, f"{told.output_uri}/outputs.pb")
-        except (Refusal, OSError) as error:
-            log.warning("%s is not kept in the cache: %s", action.id, error)
-            event = Event(now, f"not kept in the cache: {error}", reason="CachePutFailure", warning=True)
-            return replace(told, cache_status=CacheStatus.PUT_FAILURE, events=(*told.events, event))
         entry = CacheEntry(
             key=key_of(action),
             output_uri=f"{told.output_uri}/outputs.pb",
@@ -193,7 +183,3 @@ class Caching:
             cache_status=CacheStatus.HIT,
             cache_source=source,
         )
-
-    async def _check(self, plan: TaskPlan, uri: str) -> None:
-        if plan.has_outputs and damage(await self._blobs.read(uri) or b"", plan.outputs):
-            raise OutputsUnreadable

@@ -254,7 +254,7 @@ class Reconciler:
     async def _report_end(self, action: Action, seen: Observation, looked: Looked = UNCACHED) -> Done:
         plan = await self._plans.plan(action)
         told, outputs = await self._outcomes.report(action, plan=plan, seen=seen, now=self._clock())
-        told = await self._caching.ended(action, plan, told, looked)
+        told = self._caching.ended(action, told, looked)
         self._admission.release(action.id)
         await self._ledger.report(told, plan.budget)
         if told.phase is Phase.SUCCEEDED:  # after a failure children of this attempt may still read what it left

@@ -12,7 +12,6 @@ from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 
 from flyte_manager.domain.attempts import Attempt
 from flyte_manager.domain.caching import CacheEntry, CacheKey, CacheStatus
-from flyte_manager.domain.errors import Unavailable
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.lifecycle import NO_RETRIES
 from flyte_manager.domain.phases import Phase
@@ -259,34 +258,11 @@ async def test_who_can_not_look_it_up_runs(middle: Middle, clock: FakeClock) -> 
     assert (await middle.action(action)).cache_status is CacheStatus.POPULATED
 
 
-@pytest.mark.parametrize("trouble", [Unavailable(problem="the disk is full"), OSError("no such device")])
-async def test_what_can_not_be_kept_succeeds_all_the_same(
-    middle: Middle, monkeypatch: pytest.MonkeyPatch, trouble: Exception
-) -> None:
-    action = await create(middle, "r", cached())
-    await turn(middle, action)
-    read = middle.blobs.read
-
-    async def fails(uri: str, **limits: int) -> bytes | None:
-        if not uri.endswith("/outputs.pb"):
-            return await read(uri, **limits)
-        monkeypatch.undo()
-        raise trouble
-
-    monkeypatch.setattr(middle.blobs, "read", fails)
-    await succeed(middle, action)
-    attempt = await last(middle, action)
-    assert (attempt.phase, attempt.cache_status) == (Phase.SUCCEEDED, CacheStatus.PUT_FAILURE)
-    (event,) = [event for event in attempt.events if event.reason == "CachePutFailure"]
-    assert str(trouble) in event.message
-    assert await entry(middle) is None
-
-
-async def test_outputs_that_can_not_be_read_are_not_kept(middle: Middle) -> None:
+async def test_an_attempt_with_damaged_outputs_fails_and_is_not_kept(middle: Middle) -> None:
     action = await create(middle, "r", cached())
     await turn(middle, action)
     await succeed(middle, action, content()[:-1])
-    assert (await middle.action(action)).cache_status is CacheStatus.PUT_FAILURE
+    assert (await middle.attempts(action))[0].phase is Phase.FAILED
     assert await entry(middle) is None
 
 
