@@ -114,7 +114,8 @@ class Caching:
             return told
         told = looked.told(told)
         if told.phase is not Phase.SUCCEEDED:
-            return told
+            known = told.cache_status or action.cache_status or CacheStatus.MISS  # it started: a crash forgot why
+            return replace(told, cache_status=known)
         now = self._clock()
         entry = CacheEntry(
             key=key_of(action),

@@ -235,7 +235,7 @@ class Reconciler:
     async def _report_progress(self, action: Action, seen: Observation, looked: Looked = UNCACHED) -> Done:
         plan = await self._plans.plan(action)
         self._admission.adopt(action, _demand(plan))
-        if seen.phase is Phase.QUEUED:
+        if seen.phase is Phase.QUEUED and looked is UNCACHED:
             return Done()
         now = self._clock()
         started = sharpened(seen.started_at, now) if seen.started_at else now

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.managers import Manager, eventually
-from tests.sdk.user import User
+from tests.sdk.user import ROADS, User
 
 pytestmark = pytest.mark.sdk
 OVERWRITE = {"overwrite_cache": True}
@@ -34,6 +34,12 @@ class Calls:
 
     def begin(self, task: str, **inputs: object) -> str:
         return self.user.begin(f"caching.{task}", self._env, **inputs)
+
+    def by(self, road: str) -> "Calls":
+        """Whose tasks start others by that road."""
+        other = Calls(self.user, self._file)
+        other._env |= ROADS[road]
+        return other
 
     def count(self, call: str) -> int:
         return self._file.read_text().splitlines().count(call) if self._file.exists() else 0
@@ -71,6 +77,12 @@ def test_an_equal_call_is_not_made_again(calls: Calls) -> None:
     assert calls.count("triple 2") == 1
 
 
+def test_what_tasks_call_is_cached_by_either_road(calls: Calls) -> None:
+    for road in ROADS:
+        assert calls.by(road).run("triples", x=5, times=2)["outputs"] == [[15, 15]]
+    assert calls.count("triple 5") == 1
+
+
 def test_a_hit_starts_nothing_and_says_whose_outputs_it_took(calls: Calls) -> None:
     first = calls.run("triples", x=10, times=1)["name"]
     run = calls.run("triples", x=10, times=1)["name"]
@@ -78,7 +90,7 @@ def test_a_hit_starts_nothing_and_says_whose_outputs_it_took(calls: Calls) -> No
     details = calls.user.details(run, name)
     (attempt,) = details["attempts"]
     assert [each["phase"] for each in attempt["phaseTransitions"]] == ["ACTION_PHASE_QUEUED", "ACTION_PHASE_SUCCEEDED"]
-    assert milliseconds(details) < 200, "it takes a few on a quiet machine"
+    assert milliseconds(details) < 1000, "it takes a few on a quiet machine"
     source = attempt["cacheMetadata"]["sourceActionAttempt"]
     assert (source["actionId"]["run"]["name"], source["attempt"]) == (first, 1)
     assert "logsAvailable" not in attempt
@@ -167,6 +179,17 @@ def test_who_waits_goes_on_waiting_after_the_manager_was_killed(calls: Calls, ma
     eventually(lambda: calls.user.phase(second) == "SUCCEEDED")
     assert (calls.status(first), calls.status(second)) == (POPULATED, HIT)
     assert calls.count("alone 3") == 1
+
+
+def test_what_succeeds_while_the_manager_is_away_is_kept(calls: Calls, manager: Manager) -> None:
+    run = calls.begin("alone", x=4, seconds=1.0)
+    eventually(lambda: calls.count("alone 4") == 1)
+    manager.kill9()
+    time.sleep(2.0)
+    manager.start()
+    eventually(lambda: calls.user.phase(run) == "SUCCEEDED")
+    assert calls.status(run) == POPULATED
+    assert calls.status(calls.run("alone", x=4, seconds=1.0)["name"]) == HIT
 
 
 def test_what_is_too_old_is_made_anew(calls: Calls) -> None:

@@ -46,6 +46,21 @@ async def test_a_hit_makes_no_pod_and_its_taskaction_says_so(made: Cluster) -> N
     assert made.api.counts["create", "pods"] == 1
 
 
+async def test_what_was_looked_up_is_told_of_a_pod_that_waits_and_of_one_that_fails(made: Cluster) -> None:
+    async def fails(pod: PodRun) -> int:
+        return pod.fail("no")
+
+    made.kubelet.program = fails
+    await create(made, "r1")
+    failed = await made.until_phase(action_id(run="r1"), Phase.FAILED)
+    assert failed.cache_status is CacheStatus.MISS
+    made.kubelet.full = "no node fits"
+    await create(made, "r2")
+    await made.until_phase(action_id(run="r2"), Phase.WAITING_FOR_RESOURCES)
+    shown = await made.until_shown(action_id(run="r2"))
+    assert shown["cacheStatus"] == CacheStatus.MISS
+
+
 async def test_an_order_by_kubectl_is_cached_by_its_key(made: Cluster) -> None:
     made.kubelet.program = writes
     await create(made, "r1")

@@ -15,6 +15,7 @@ from flyte_manager.domain.caching import CacheEntry, CacheKey, CacheStatus
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.lifecycle import NO_RETRIES
 from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.ports import Launch
 from flyte_manager.executor.controller import Done, Requeue
 from flyte_manager.ledger.cache import Cache
 from flyte_manager.store import cache
@@ -141,6 +142,19 @@ async def test_a_failure_is_not_kept_and_its_next_attempt_is(middle: Middle) -> 
     assert found is not None
     assert found.source == (await middle.action(action)).attempt_id
     assert [each.cache_status for each in await middle.attempts(action)] == [CacheStatus.MISS, CacheStatus.POPULATED]
+
+
+async def test_a_crash_after_the_start_does_not_hide_that_it_was_looked_up(tmp_path: Path, clock: FakeClock) -> None:
+    async with open_middle(tmp_path, clock) as before:
+        action = await create(before, "r", cached())
+        await before.runtime.launch(Launch((await before.action(action)).attempt_id, args=[], env={}))
+        lives = before.runtime._lives
+    async with open_middle(tmp_path, clock) as after:
+        after.runtime._lives.update(lives)
+        after.runtime.finish((await after.action(action)).attempt_id, 1)
+        await turn(after, action)
+        row = await after.action(action)
+        assert (row.phase, row.cache_status) == (Phase.FAILED, CacheStatus.MISS)
 
 
 async def test_outputs_stay_with_who_took_them(middle: Middle) -> None:
