@@ -3,7 +3,7 @@
 `first_bytes.py` finds out what a client speaks. Of uvicorn only the protocol for HTTP/1.1 is used, one instance a
 connection; its `Server` wakes ten times a second for each port, takes the process's signals, and at its end cancels
 streams so that clients read success (docs/decisions/0001). What the protocols share is small: a set of connections, a
-set of request tasks, and the Date header once a second. HTTP/2: `http2.py` (docs/decisions/0007).
+set of request tasks, and the Date header once a second. HTTP/2: `http2.py` (docs/decisions/0010).
 
 The end, in at most `grace` and a second:
     `stopping` is set     streams end themselves with UNAVAILABLE
