@@ -88,18 +88,15 @@ class Caching:
             return UNCACHED
         settings = self._plans.settings(await self._reader.run(action.id.run))
         only_of = action.id.run.name if settings.overwrite_cache else ""
-        try:
-            while isinstance(found := await self._find(action, plan, only_of), CacheEntry):
+        while isinstance(found := await self._find(action, plan, only_of), CacheEntry):
+            try:
                 hit = await self._hit(action, plan, found)
-                if hit is not None:
-                    return Looked(CacheStatus.HIT, hit=hit)
-                log.warning("the outputs that the cache kept under %s are gone", found.key)
-                await self._cache.drop(found)
-        except (Refusal, OSError) as error:
-            log.warning("%s is not looked up in the cache: %s", action.id, error)
-            message = f"it runs, because the cache could not be asked: {error}"
-            event = Event(self._clock(), message, reason="CacheLookupFailure", warning=True)
-            return Looked(CacheStatus.LOOKUP_FAILURE, (event,))
+            except (Refusal, OSError) as error:  # of the store; without the database nothing would go on
+                return self._failed(action, error)
+            if hit is not None:
+                return Looked(CacheStatus.HIT, hit=hit)
+            log.warning("the outputs that the cache kept under %s are gone", found.key)
+            await self._cache.drop(found)
         if found is None:
             return Looked(CacheStatus.SKIPPED if settings.overwrite_cache else CacheStatus.MISS)
         if found.holder is None:
@@ -127,6 +124,12 @@ class Caching:
         )
         event = Event(now, f"kept in the cache under {action.cache_key}", reason="CachePopulated")
         return replace(told, cache_status=CacheStatus.POPULATED, events=(*told.events, event), keep=entry)
+
+    def _failed(self, action: Action, error: Exception) -> Looked:
+        log.warning("%s can't have what the cache keeps: %s", action.id, error)
+        message = f"it runs, because what the cache keeps could not be had: {error}"
+        event = Event(self._clock(), message, reason="CacheLookupFailure", warning=True)
+        return Looked(CacheStatus.LOOKUP_FAILURE, (event,))
 
     async def _find(self, action: Action, plan: TaskPlan, only_of: str) -> CacheEntry | Reservation | None:
         if not plan.cache_serialize:

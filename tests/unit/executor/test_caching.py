@@ -12,6 +12,7 @@ from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 
 from flyte_manager.domain.attempts import Attempt
 from flyte_manager.domain.caching import CacheEntry, CacheKey, CacheStatus
+from flyte_manager.domain.errors import Unavailable
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.lifecycle import NO_RETRIES
 from flyte_manager.domain.phases import Phase
@@ -290,6 +291,23 @@ async def test_an_end_that_came_too_late_keeps_nothing(middle: Middle, clock: Fa
     await middle.ledger.report(late, NO_RETRIES)
     assert await entry(middle) is None
     assert (await middle.action(action)).cache_status is CacheStatus.MISS
+
+
+@pytest.mark.parametrize("serialize", [False, True])
+async def test_without_its_database_nothing_is_started(
+    middle: Middle, monkeypatch: pytest.MonkeyPatch, serialize: bool
+) -> None:
+    """An equal call may run, for all that is known."""
+    action = await create(middle, "r", cached(serialize=serialize))
+
+    async def fails(*_: object, **__: object) -> None:
+        raise Unavailable(problem="the disk is full")
+
+    for name in ("find", "take"):
+        monkeypatch.setattr(Cache, name, fails)
+    with pytest.raises(Unavailable, match="the disk is full"):
+        await turn(middle, action)
+    assert not middle.runtime.launched
 
 
 async def waiting(middle: Middle, *, spec: Spec | None = None) -> tuple[ActionId, ActionId]:
