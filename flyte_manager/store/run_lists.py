@@ -127,7 +127,7 @@ def changed(connection: sa.Connection, scope: Scope, after: Cursor) -> Sequence[
     """At most PAGE runs changed past the cursor, in the order of their changes."""
     key = (runs.c.revision, runs.c.project, runs.c.domain, runs.c.name)
     past = sa.and_(runs.c.revision >= after[0], sa.tuple_(*key) > sa.tuple_(*map(sa.literal, after)))
-    statement = _scoped(scope).where(past).order_by(*key).limit(PAGE)
+    statement = _scoped(scope, few=True).where(past).order_by(*key).limit(PAGE)
     return [run_of(row) for row in connection.execute(statement)]
 
 
@@ -135,12 +135,14 @@ def cursor_of(run: Run) -> Cursor:
     return (run.revision, run.id.project, run.id.domain, run.id.name)
 
 
-def _scoped(scope: Scope) -> "sa.Select[Any]":
+def _scoped(scope: Scope, *, few: bool = False) -> "sa.Select[Any]":
+    """`few`: another condition leaves so few runs that SQLite shall begin with it, and not with an index of the
+    project."""
     statement = runs.select()
     if scope.project is not None:
         project: sa.ColumnElement[str] = runs.c.project
         domain: sa.ColumnElement[str] = runs.c.domain
-        if scope.paused:  # kept from the indexes, so that SQLite begins with those that wait
+        if few or scope.paused:
             project, domain = project.concat(""), domain.concat("")
         statement = statement.where(project == scope.project.project, domain == scope.project.domain)
     if scope.task_name:

@@ -66,3 +66,14 @@ def test_every_rpc_is_either_served_or_has_a_feature_that_says_what_to_use_inste
     services = {name.partition("/")[0] for name in rpcs.every_method()}
     assert set(NOT_SERVED) <= services | set(rpcs.every_method())
     assert len(rpcs.served()) > 40
+
+
+def test_every_test_that_the_comparison_with_upstream_names_exists() -> None:
+    table = (ROOT / "docs" / "upstream.md").read_text().partition("\n## ")[0]
+    cells = [line.split("|")[-2] for line in table.splitlines() if line.startswith("| ")]
+    names = re.findall(r"`([\w.]+)`", " ".join(cells[1:]))
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    known = {path.name for path in files}
+    functions = " ".join(re.findall(r"def (test_\w+)", "\n".join(path.read_text() for path in files)))
+    assert len(names) > 25
+    assert [name for name in names if name not in known and name not in functions] == []

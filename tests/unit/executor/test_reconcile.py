@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from flyteidl2.core import execution_pb2, security_pb2
-from flyteidl2.task import task_definition_pb2
+from flyteidl2.task import run_pb2, task_definition_pb2
 
 from flyte_manager.domain.actions import Budget
 from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Event, Failure, Place, StopReason
@@ -74,6 +74,21 @@ async def test_a_launch_carries_what_the_task_needs(middle: Middle) -> None:
     assert launch.env["_U_RUN_BASE"] == base
     assert launch.env["ACTION_NAME"] == "a0"
     assert launch.env["FLYTE_ATTEMPT_NUMBER"] == "0"
+
+
+async def test_each_launch_tells_when_the_run_began(middle: Middle, clock: FakeClock) -> None:
+    """Of children, too: upstream fills it in for roots only."""
+    spec = task_spec()
+    spec.task_template.container.args.append("{{.runStartTime}}")
+    order = run_in(middle, spec=spec)
+    run_spec = run_pb2.RunSpec()
+    run_spec.run_start_time.FromJsonString("2026-01-02T03:04:05Z")
+    await middle.ledger.create_run(replace(order, run_spec=run_spec.SerializeToString()))
+    await middle.reconciler.reconcile(ROOT)
+    clock.advance(60)
+    await middle.ledger.enqueue(child_in(middle, "c1", spec))
+    await middle.reconciler.reconcile(action_id("c1"))
+    assert [launch.args[-1] for launch in middle.runtime.launched] == ["2026-01-02T03:04:05.000000Z"] * 2
 
 
 async def test_an_end_is_reported_with_all_phases_and_frees_what_was_held(middle: Middle, clock: FakeClock) -> None:

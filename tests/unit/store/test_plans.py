@@ -1,0 +1,106 @@
+"""A list costs what its page holds: SQLite goes through an index in the list's own order and passes nothing else.
+
+W30: upstream's default order reads every run.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from flyte_manager.domain.actions import TaskName
+from flyte_manager.domain.filters import Filter, Function, Query
+from flyte_manager.domain.ids import ProjectId, RunId
+from flyte_manager.store import actions, run_lists, task_lists
+from flyte_manager.store.engine import Database
+from flyte_manager.store.run_lists import Scope
+
+PROJECT = ProjectId("flytesnacks", "development")
+DAY = "2026-11-23T00:00:00Z"
+CASES: Sequence[tuple[Scope, Sequence[Filter], str]] = [
+    (Scope(PROJECT), (), "runs_newest (project=? AND domain=?"),
+    (Scope(), (), "runs_by_time"),
+    (Scope(PROJECT), [Filter("phase", Function.EQUAL, ["4"])], "runs_by_phase (project=? AND domain=? AND phase=?"),
+    (Scope(PROJECT), [Filter("phase", Function.VALUE_IN, ["5", "6"])], "runs_by_phase (project=? AND domain=? AND"),
+    (Scope(PROJECT), [Filter("phase", Function.NOT_EQUAL, ["5"])], "runs_by_phase (project=? AND domain=? AND"),
+    (Scope(PROJECT, "t"), (), "runs_by_task (project=? AND domain=? AND task_name=?"),
+    (Scope(PROJECT), [Filter("task_name", Function.EQUAL, ["t"])], "runs_by_task (project=? AND domain=? AND"),
+    (Scope(PROJECT, "t", "v"), (), "runs_by_version (project=? AND domain=? AND task_name=? AND task_version=?"),
+    (Scope(PROJECT), [Filter("created_at", Function.GREATER_THAN, [DAY])], "domain=? AND created_at>?"),
+    (Scope(PROJECT), [Filter("run_name", Function.CONTAINS, ["x"])], "runs_newest (project=? AND domain=?"),
+]
+
+
+class Plans:
+    """How SQLite went about each statement of a connection."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self.seen: list[tuple[str, Any]] = []
+        sa.event.listen(connection, "before_cursor_execute", self._keep)
+
+    def _keep(self, _connection: Any, _cursor: Any, text: str, values: Any, _context: Any, _many: bool) -> None:
+        if not text.startswith("EXPLAIN"):
+            self.seen.append((text, values))
+
+    def lines(self) -> str:
+        """All steps of all statements so far."""
+        found = []
+        for text, values in list(self.seen):
+            found += [row[3] for row in self._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
+        return "\n".join(found)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> Any:
+    opened = Database.open(tmp_path / "flyte.db", clock=lambda: datetime.now(UTC))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(("scope", "filters", "index"), CASES)
+async def test_runs_are_found_by_an_index_in_their_order(
+    database: Database, scope: Scope, filters: Sequence[Filter], index: str
+) -> None:
+    def read(connection: sa.Connection) -> str:
+        plans = Plans(connection)
+        run_lists.page(connection, scope, Query(filters))
+        return plans.lines()
+
+    plan = await database.read(read)
+    assert index in plan
+    assert "TEMP B-TREE FOR ORDER BY" not in plan
+    assert "SCAN runs" not in plan.replace("SCAN runs USING INDEX runs_by_time", "")
+
+
+async def test_those_that_wait_for_an_answer_are_found_by_what_waits(database: Database) -> None:
+    def read(connection: sa.Connection) -> str:
+        plans = Plans(connection)
+        run_lists.page(connection, Scope(PROJECT, paused=True), Query())
+        return plans.lines()
+
+    plan = await database.read(read)
+    assert "SEARCH actions USING INDEX actions_live (phase=?)" in plan
+    assert "SCAN" not in plan.replace("SCAN CONSTANT", "")
+
+
+async def test_changes_newest_runs_of_tasks_and_roots_are_found_by_their_keys(database: Database) -> None:
+    def read(connection: sa.Connection) -> str:
+        plans = Plans(connection)
+        run_lists.changed(connection, Scope(PROJECT), (5, "a", "b", "c"))
+        run_lists.changed(connection, Scope(PROJECT, "t", "v"), (5, "a", "b", "c"))
+        names = [TaskName("flytesnacks", "development", "t", "v")]
+        task_lists.newest_runs(connection, names, each_version=False)
+        task_lists.newest_runs(connection, names, each_version=True)
+        return plans.lines()
+
+    plan = await database.read(read)
+    assert plan.count("SEARCH runs USING INDEX runs_by_revision (revision>?") == 2
+    assert "runs_by_task (project=? AND domain=? AND task_name=?)" in plan
+    assert "runs_by_version (project=? AND domain=? AND task_name=? AND task_version=?)" in plan
+    assert "SCAN runs" not in plan
+    assert "SCAN one" not in plan
+    assert await database.read(lambda connection: actions.roots(connection, [RunId("a", "b", "c")])) == {}
