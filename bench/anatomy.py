@@ -26,7 +26,10 @@ from flyte_manager.processes import linux
 TASKS = 60
 MODES = (("imports", "SDK imported beforehand"), ("all", "and all of preload.py"))
 PICTURE = REPOSITORY / "docs" / "task-process.svg"
-COLOURS = ("#8d99ae", "#5c677d", "#4a7fb5", "#bc6c25", "#dda15e", "#c9b79c", "#606c38", "#a3b18a", "#3a5a40", "#9d4edd")
+COLOURS = (
+    *("#8d99ae", "#5c677d", "#c9b79c", "#4a7fb5", "#89b6d9", "#bc6c25"),
+    *("#dda15e", "#606c38", "#a3b18a", "#3a5a40", "#9d4edd", "#c77dff"),
+)
 
 
 class Zygote:
@@ -123,11 +126,11 @@ def svg(found: dict[str, dict[str, float]]) -> str:
     for row, (title, parts) in enumerate(found.items()):
         y, x = 30 + 45 * row, 20.0
         lines.append(f'<text x="20" y="{y - 6}">{escape(title)}: {sum(parts.values()):.1f} ms of CPU</text>')
-        for name, colour in zip(names, COLOURS * 2, strict=False):
+        for name, colour in zip(names, COLOURS, strict=True):
             width = scale * parts[name]
             lines.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="22" fill="{colour}"/>')
             x += width
-    for row, (name, colour) in enumerate(zip(names, COLOURS * 2, strict=False)):
+    for row, (name, colour) in enumerate(zip(names, COLOURS, strict=True)):
         y = 120 + 18 * row
         figures = " → ".join(f"{parts[name]:.1f}" for parts in found.values())
         lines.append(f'<rect x="20" y="{y - 10}" width="12" height="12" fill="{colour}"/>')

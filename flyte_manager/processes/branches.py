@@ -47,6 +47,8 @@ class Branches:
         self._wanted: OrderedDict[str, Mapping[str, str] | None] = OrderedDict()
         """kind -> libraries; None while its first attempt runs"""
         self._branches: OrderedDict[str, Branch] = OrderedDict()
+        self._processes: set[int] = set()
+        """also those that have been told to end"""
 
     def learns_from(self, kind: str) -> bool:
         """Whether the attempt is the first of its kind, and shall write down its libraries."""
@@ -80,7 +82,11 @@ class Branches:
         return (branch.channel.fileno() for branch in self._branches.values())
 
     def pids(self) -> set[int]:
-        return {branch.pid for branch in self._branches.values()}
+        """Of all that live."""
+        return self._processes
+
+    def ended(self, pid: int) -> None:
+        self._processes.discard(pid)
 
     def seconds_left(self) -> float | None:
         """Until a branch should have become ready."""
@@ -120,13 +126,16 @@ class Branches:
             self._end(next(iter(self._branches)))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
+        zygote = os.getpid()
         pid = os.fork()
         if pid:
             theirs.close()
+            self._processes.add(pid)
             self._branches[order.kind] = Branch(pid, ours, time.monotonic() + IMPORT_SECONDS)
             return
         try:
             self.forget()
+            linux.die_with_parent(zygote)
             serve(theirs, order, wanted, self._run)
         finally:
             os._exit(1)

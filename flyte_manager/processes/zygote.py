@@ -91,6 +91,7 @@ class Zygote:
     def _reap(self) -> None:
         for pid in linux.reap():
             self._shepherds.discard(pid)
+            self._branches.ended(pid)
             if order := self._learning.pop(pid, None):
                 self._branches.learn(order.kind, order.folder)
         for orphan in set(linux.children(os.getpid())) - self._shepherds - self._branches.pids():

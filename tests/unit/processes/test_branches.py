@@ -183,6 +183,28 @@ async def test_four_branches_are_kept(shop: Shop) -> None:
     assert "beforehand" in await shop.run("code1")
 
 
+async def test_tasks_of_a_branch_that_has_to_go_run_on(shop: Shop, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    shop.stock("", inside=f"while not os.path.exists({str(go)!r}): time.sleep(0.01)")
+    go.touch()
+    await shop.until_beforehand()
+    go.unlink()
+    attempts = [await shop.start() for _ in range(3)]
+    (first,) = shop.branches()
+    os.kill(first, signal.SIGSTOP)  # it goes as slowly as can be
+    for number in range(branches.MOST):
+        shop.pack(f"code{number}")
+        await shop.until_beforehand(f"code{number}")
+    os.kill(first, signal.SIGCONT)
+    await eventually(lambda: not linux.birth(first))
+    go.touch()
+    for attempt in attempts:
+        seen = await shop.world.end(attempt)
+        assert seen.exit
+        assert (seen.exit.code, seen.exit.detail) == (0, "")
+        assert "imported beforehand" in "".join(await shop.world.output(attempt))
+
+
 async def test_branches_end_with_their_zygote(shop: Shop) -> None:
     shop.stock("")
     await shop.until_beforehand()
@@ -207,7 +229,10 @@ assert not all.take(Order("", [], {{}}, kind="k"), b"", None)
 (pid,) = all.pids()
 time.sleep(all.seconds_left())
 all.attend(set())
-assert not all.pids() and all.seconds_left() is None
+time.sleep(0.2)
+assert list(linux.reap()) == [pid]
+all.ended(pid)
+assert all.seconds_left() is None
 assert not all.take(Order("", [], {{}}, kind="k"), b"", None) and not all.pids()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
