@@ -55,7 +55,9 @@ from flyte_manager.executor.launching import Launching
 from flyte_manager.executor.outcome import Outcomes
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.reconcile import Reconciler
+from flyte_manager.executor.sweeper import Sweeper
 from flyte_manager.executor.timing import Countdowns, Timing
+from flyte_manager.keeping import sweeper_of
 from flyte_manager.ledger.cache import Cache
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.outside import Outside
@@ -148,7 +150,9 @@ async def _serve(settings: Settings, *, started: float) -> int:
             return 0
         for action in first:
             controller.enqueue(action)
-        operator = asyncio.create_task(_operate(controller, parts), name="executor")
+        operator = asyncio.create_task(
+            _operate(controller, parts, sweeper_of(settings, middle, parts)), name="executor"
+        )
         stack.push_async_callback(_cancelled, operator)
         print(banner(_facts(settings, servers, middle, parts, started)), flush=True)
         await interrupts.until_stopped(operator, middle, parts)
@@ -242,11 +246,13 @@ def _limits(tasks: TasksSettings) -> Limits:
     return Limits(limit(tasks.max_runtime), limit(tasks.queued_timeout), limit(tasks.deadline))
 
 
-async def _operate(controller: Controller[ActionId], parts: Parts) -> None:
+async def _operate(controller: Controller[ActionId], parts: Parts, sweeper: Sweeper | None) -> None:
     """The executor and what its world does beside it; one that ends ends the other."""
     async with asyncio.TaskGroup() as group:
         group.create_task(parts.watch(), name="world")
         group.create_task(controller.run(), name="controller")
+        if sweeper is not None:
+            group.create_task(sweeper.run(), name="sweeper")
 
 
 def _listeners(

@@ -39,6 +39,7 @@ examples:
   flyte-manager --manager.runsService.port=9090      start on another port
   flyte-manager config show                          every setting and where it comes from
   flyte-manager doctor                               what is wrong on this machine, and what to do
+  flyte-manager prune --older-than 30d --dry-run     which finished runs would go
   flyte-manager crd | kubectl apply -f -             let a cluster know TaskActions
 
 A setting is taken from the command line, else from the environment (manager.runsService.port is
@@ -49,7 +50,16 @@ COMMANDS = {
     "config show": "show each setting, its value, and where it comes from",
     "crd": "print the custom resource definition that a cluster needs",
     "doctor": "check what a start needs, and say what to do",
+    "prune": "delete finished runs, with their logs and data: --older-than 30d, --keep-size 10GiB, --dry-run",
     "version": "show the versions of the manager, its SDK and Python",
+}
+
+
+PRUNE_FLAGS = {
+    "--dry-run": "dry_run",
+    "--older-than": "older_than",
+    "--keep-size": "keep_size",
+    "--forget-cached": "forget_cached",
 }
 
 
@@ -73,7 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(crd.manifest(), end="")
             return 0
         config_file = find_file(given.pop("config", None), Path())
+        asked = {name: given.pop(name) for name in PRUNE_FLAGS.values() if name in given}
+        if asked and command != "prune":
+            raise ConfigError(f"{', '.join(PRUNE_FLAGS)} are for the command prune")
         settings = load(given, os.environ, config_file)
+        if command == "prune":
+            return _prune(settings, asked)
     except ConfigError as error:
         return _fail(str(error), 2)
     if command == "config show":
@@ -90,6 +105,17 @@ def _start(settings: Settings) -> int:
         return app.serve(settings)
     except Refusal as refusal:
         return _fail(str(refusal), 1)
+
+
+def _prune(settings: Settings, asked: dict[str, object]) -> int:
+    """Raises ConfigError."""
+    prune = import_module("flyte_manager.prune")  # imports the object store's client, which takes a while
+    bounds = prune.bounds_of(settings, asked)
+    set_up_logging(settings.logger.level, show_source=settings.logger.show_source)
+    try:
+        return int(prune.prune(settings, bounds, dry="dry_run" in asked))
+    except (Refusal, OSError) as error:
+        return _fail(str(error), 1)
 
 
 def _show(settings: Settings) -> int:
@@ -190,7 +216,7 @@ def _fail(message: str, code: int) -> int:
 
 def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
     """Names the nearest key, which argparse can't."""
-    known = {key.flag for key in KEYS} | {"--config", "--help"}
+    known = {key.flag for key in KEYS} | {"--config", "--help", *PRUNE_FLAGS}
     for argument in arguments:
         flag = argument.partition("=")[0]
         if flag.startswith("--") and flag not in known:
@@ -198,7 +224,7 @@ def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    usage = "flyte-manager [--config FILE] [--KEY=VALUE …] [config show | crd | doctor | version]"
+    usage = "flyte-manager [--config FILE] [--KEY=VALUE …] [config show | crd | doctor | prune | version]"
     commands = "\n".join(f"  {name:<14} {meaning}" for name, meaning in COMMANDS.items())
     parser = _Parser(
         prog="flyte-manager",
@@ -212,6 +238,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--config", metavar="FILE", help="default: ./config.yaml, else /etc/flyte/config/config.yaml")
+    group = parser.add_argument_group("prune")
+    group.add_argument("--dry-run", action="store_true", help="only tell what would be deleted")
+    group.add_argument("--older-than", metavar="TIME", help="runs that ended before that, such as 30d or 12h")
+    group.add_argument("--keep-size", metavar="SIZE", help="the oldest runs beyond it, such as 10GiB")
+    group.add_argument("--forget-cached", action="store_true", help="also runs whose outputs the cache keeps")
     for section in dict.fromkeys(key.name.partition(".")[0] for key in KEYS):
         group = parser.add_argument_group(section)
         for key in KEYS:

@@ -11,7 +11,7 @@ from typing import Any
 from flyte_manager.banner import Endpoint, Pods
 from flyte_manager.config import Settings
 from flyte_manager.domain.ids import ActionId
-from flyte_manager.domain.ports import Blobs, Clock, Links, Logs, Runtime, SecretKeeper
+from flyte_manager.domain.ports import Blobs, Clock, Links, Logs, Runtime, SecretKeeper, Trees
 from flyte_manager.domain.tasks import World
 from flyte_manager.executor.admission import Admission
 from flyte_manager.executor.resources import Resources
@@ -77,6 +77,10 @@ class Parts:
     """how many attempts run, where they end only when they are told to; 0 where that is nobody's concern"""
     facts: Callable[[], WorldFacts]
     """for the banner"""
+    stores: Sequence[Trees] = ()
+    """where blobs lie, as whole folders"""
+    attempts: Trees | None = None
+    """folders of local processes, where there are any"""
     routes: Sequence[Route] = ()
     allowed_hosts: Sequence[str] = ()
     task_port: int = 0

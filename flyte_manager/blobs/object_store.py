@@ -13,7 +13,7 @@ import contextlib
 import html
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import Literal
 
@@ -24,14 +24,14 @@ from flyte_manager.blobs.paths import BadPath, ObjectTooLarge, OutsideStore, che
 from flyte_manager.blobs.providers import Options, provider
 from flyte_manager.blobs.signed import content_md5, lifetime_of
 from flyte_manager.domain.errors import Invalid, Unavailable
-from flyte_manager.domain.ports import Clock, SignedUrl
+from flyte_manager.domain.ports import Clock, SignedUrl, Stored
 
 LONGEST_KEY = 1024
 """Bytes of an object's name, prefix included: the least that all stores take."""
 
 PROBE = ".flyte-manager-probe-"
 
-Verb = Literal["read", "write", "delete", "sign"]
+Verb = Literal["read", "write", "delete", "sign", "list"]
 
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 _WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "InvalidToken", "ExpiredToken"}
@@ -146,6 +146,17 @@ class ObjectStore:
             except FileNotFoundError as error:
                 self._only_object_missing(error)
 
+    async def stored(self, folder: str) -> AsyncIterator[Sequence[Stored]]:
+        with self._explained("list"):
+            async for page in obstore.list(self._provider.store, prefix=f"{self._key(folder)}/"):
+                yield [Stored(self._uri(each["path"]), each["size"], each["last_modified"]) for each in page]
+
+    async def remove(self, folder: str) -> None:
+        async for page in self.stored(folder):
+            keys = [self._key(each.uri) for each in page]
+            with self._explained("delete"):
+                await obstore.delete_async(self._provider.store, keys)
+
     async def upload(
         self,
         uri: str,
@@ -191,6 +202,9 @@ class ObjectStore:
 
     def _key(self, uri: str) -> str:
         return self._provider.prefix + self.checked(uri).removeprefix(f"{self.root}/")
+
+    def _uri(self, key: str) -> str:
+        return f"{self.root}/{key.removeprefix(self._provider.prefix)}"
 
     def _only_object_missing(self, error: FileNotFoundError) -> None:
         if _code(str(error)) in _NO_BUCKET:

@@ -80,7 +80,7 @@ class Provider:
     identity: str
     """who asks, in words"""
     permissions: Mapping[str, str]
-    """what the identity needs to read, write, delete and sign"""
+    """what the identity needs to read, write, delete, sign and list"""
     upload_headers: Mapping[str, str]
     """that a client must send with a PUT"""
     plain_names: bool = False
@@ -146,6 +146,7 @@ def _s3(bucket: str, path: str, options: Options) -> Provider:
             "write": "s3:PutObject",
             "delete": "s3:DeleteObject",
             "sign": "credentials at all",
+            "list": "s3:ListBucket",
         },
         upload_headers={},
     )
@@ -181,6 +182,7 @@ def _gcs(bucket: str, path: str, options: Options) -> Provider:
             "read": "storage.objects.get and storage.objects.list (role Storage Object User)",
             "write": "storage.objects.create and storage.objects.delete (role Storage Object User)",
             "delete": "storage.objects.delete (role Storage Object User)",
+            "list": "storage.objects.list (role Storage Object User)",
             "sign": "iam.serviceAccounts.signBlob on itself (role Service Account Token Creator)",
         },
         upload_headers={},
@@ -219,6 +221,7 @@ def _azure(netloc: str, path: str, options: Options) -> Provider:
             "write": contributor,
             "delete": contributor,
             "sign": "the role Storage Blob Delegator",
+            "list": contributor,
         },
         upload_headers={"x-ms-blob-type": "BlockBlob"},
         # obstore signs the escaped form of a key, Azure checks the plain one.

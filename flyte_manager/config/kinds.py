@@ -141,6 +141,10 @@ def _read_memory(value: object) -> int:
     return int(float(matched[1]) * _MEMORY_UNITS[matched[2]])
 
 
+def _read_size(value: object) -> int:
+    return _read_memory(value.removesuffix("B") if isinstance(value, str) else value)
+
+
 def _read_time(value: object) -> float:
     if isinstance(value, bool):
         raise ValueError
@@ -185,6 +189,7 @@ LEVEL = Kind("0 to 5", "a whole number from 0 (panic) to 5 (debug), without quot
 BOOL = Kind("true or false", "true or false, without quotes", _read_bool, _parse_bool)
 CPU = Kind("number", "a number of cores, such as 2 or 0.5, without quotes (0 = all)", _read_number, float)
 MEMORY = Kind("bytes", "an amount of memory such as 8Gi, 512Mi or a number of bytes (0 = all)", _read_memory, str)
+SIZE = Kind("bytes", "an amount such as 10GiB, 500Mi or a number of bytes (0 = no bound)", _read_size, str)
 MODE = _choice("auto", "embedded", "kubernetes")
 TEXTS = Kind("list of texts", "a list of texts, such as [regcred]", _read_texts, _parse_list)
 SECRET = Kind("secret text", "a text (in quotes if it looks like a number)", _read_text, str, secret=True)

@@ -142,6 +142,16 @@ class TasksSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    max_age: float
+    """seconds; 0 = no bound"""
+    max_size: int
+    """bytes; 0 = no bound"""
+    forget_cached: bool
+    every: float
+
+
+@dataclass(frozen=True, slots=True)
 class S3Settings:
     endpoint: str
     region: str
@@ -181,6 +191,7 @@ class Settings:
     server: ServerSettings
     embedded: EmbeddedSettings
     tasks: TasksSettings
+    retention: RetentionSettings
     storage: StorageSettings
     origins: Mapping[str, str]
     """key -> "default", "config.yaml:12", "environment FLYTE_MANAGER__…" or "flag --…" """
@@ -225,6 +236,9 @@ def settings_of(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settin
             memory=values["embedded.memory"],
         ),
         tasks=TasksSettings(**{each.name: _limit(values, each.name) for each in fields(TasksSettings)}),
+        retention=RetentionSettings(
+            **{each.name: values[_key_of("retention", each.name)] for each in fields(RetentionSettings)}
+        ),
         storage=_storage(values),
         origins=origins,
     )

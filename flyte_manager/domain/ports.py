@@ -145,6 +145,30 @@ class Blobs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as it lies in a store."""
+
+    uri: str
+    size: int
+    modified_at: datetime
+
+
+class Trees(Protocol):
+    """Whole folders of a store. A folder is a uri, without a slash at its end."""
+
+    @property
+    def root(self) -> str: ...
+
+    def stored(self, folder: str) -> AsyncIterator[Sequence[Stored]]:
+        """All that lies below the folder, in pages; nothing where there is none."""
+
+    async def remove(self, folder: str) -> None:
+        """Takes away all that lies below the folder; one that isn't there is fine."""
+
+    async def read(self, uri: str, *, limit: int = 0) -> bytes | None: ...
+
+
+@dataclass(frozen=True, slots=True)
 class SignedUrl:
     """A permission for one object, good for a while for everybody who has it."""
 

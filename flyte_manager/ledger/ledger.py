@@ -20,6 +20,7 @@ from flyte_manager.domain.errors import (
     NotGiven,
     RunDiffers,
     RunEnded,
+    Unavailable,
     UnknownRun,
     Unready,
 )
@@ -30,7 +31,7 @@ from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.wakeups import RUNS, Wakeups
 from flyte_manager.ledger.watch import known_action
 from flyte_manager.ledger.work import Work
-from flyte_manager.store import actions, attempts, cache, runs, tasks
+from flyte_manager.store import actions, attempts, cache, retention, runs, tasks
 from flyte_manager.store.engine import Database, Transaction
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,10 @@ class NotACondition(Unready):
 
 class SignalledAlready(Unready):
     """condition {name!r} has ended already ({phase}): it takes no other signal."""
+
+
+class BeingDeleted(Unavailable):
+    """a former run {run!r} is being deleted: try again in a moment, or choose another name."""
 
 
 class BaseDiffers(Invalid):
@@ -67,7 +72,7 @@ class Ledger:
 
     async def create_run(self, order: NewRun, *, failure: Failure | None = None) -> tuple[Run, Action]:
         """The run and its root action, made now or by an earlier equal request. `failure` tells why it can't be run.
-        Raises RunDiffers."""
+        Raises RunDiffers, BeingDeleted."""
 
         def write(work: Work) -> tuple[Run, Action]:
             found = runs.get(work.tx.connection, order.id)
@@ -75,6 +80,8 @@ class Ledger:
                 if found.digest != order.digest:
                     raise RunDiffers(name=order.id.name)
                 return found, known_action(work.tx.connection, ActionId(order.id, ROOT))
+            if retention.is_begun(work.tx.connection, order.id):
+                raise BeingDeleted(run=order.id.name)
             tasks.keep_spec(work.tx, order.spec_digest, order.spec)
             run = _new_run(order, work.at)
             runs.insert(work.tx, run)

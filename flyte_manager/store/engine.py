@@ -34,8 +34,8 @@ from flyte_manager.domain.ports import Clock
 from flyte_manager.store.faults import DatabaseClosed, DatabaseMoved, busy, explained
 from flyte_manager.store.instance import InstanceLock, identify
 from flyte_manager.store.prepared import driver
-from flyte_manager.store.tables import metadata
-from flyte_manager.store.upgrade import in_words, inspect_file, unopened, upgrade
+from flyte_manager.store.tables import instance, metadata
+from flyte_manager.store.upgrade import NotYetMade, in_words, inspect_file, present, unopened, upgrade
 
 T = TypeVar("T")
 
@@ -250,7 +250,9 @@ class _Readers:
 class Database:
     """One SQLite file, served by this process alone."""
 
-    def __init__(self, file: Path, *, lock: InstanceLock, writer: _Writer, readers: _Readers, instance_id: str) -> None:
+    def __init__(
+        self, file: Path, *, lock: InstanceLock | None, writer: _Writer, readers: _Readers, instance_id: str
+    ) -> None:
         """Use `open`."""
         self._file = file
         self._lock = lock
@@ -282,6 +284,26 @@ class Database:
         readers = _Readers(_engine(file, begin="BEGIN", pragmas=("query_only=ON",)), file=file)
         return cls(file, lock=lock, writer=writer, readers=readers, instance_id=instance_id)
 
+    @classmethod
+    def beside(cls, file: Path) -> "Database":
+        """Works on the file of a manager that may run or not. Blocks. Raises MigrationsFailed, NotYetMade."""
+        file = file.absolute()
+        if not file.exists():
+            raise NotYetMade(file=file)
+        engine = _engine(file, begin="BEGIN IMMEDIATE", pragmas=("synchronous=FULL",))
+        with in_words(file), ExitStack() as opened:
+            connection = engine.connect()
+            opened.callback(engine.dispose)
+            opened.callback(connection.close)
+            present(connection, file)
+            with connection.begin():
+                instance_id = connection.execute(sa.select(instance.c.id)).scalar_one()
+                revision = _highest_revision(connection)
+            opened.pop_all()
+        writer = _Writer(engine, connection, file=file, revision=revision)
+        readers = _Readers(_engine(file, begin="BEGIN", pragmas=("query_only=ON",)), file=file)
+        return cls(file, lock=None, writer=writer, readers=readers, instance_id=instance_id)
+
     @property
     def instance_id(self) -> str:
         """A random id that the database keeps from its first use on."""
@@ -308,7 +330,8 @@ class Database:
         """Writes what waits, then lets the file go. Blocks; later writes get DatabaseClosed."""
         self._writer.close()
         self._readers.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
 
 async def _done(line: _Line, operation: Callable[[Any], T]) -> T:

@@ -35,6 +35,11 @@ def get(connection: sa.Connection, project_id: str) -> Project | None:
     return _project(row) if row else None
 
 
+def ids(connection: sa.Connection) -> Sequence[str]:
+    """Of all projects."""
+    return list(connection.execute(sa.select(projects.c.id)).scalars())
+
+
 def page(connection: sa.Connection, query: Query) -> Sequence[Project]:
     """One row more than the page holds, by id unless the query says otherwise."""
     statement = paged(projects.select(), FIELDS, ordered(query, Order("id", descending=False)))

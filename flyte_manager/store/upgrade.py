@@ -26,6 +26,10 @@ class MigrationsFailed(Unready):
     """failed to run migrations: {problem}: {cure}."""
 
 
+class NotYetMade(Unready):
+    """there is no database {file} yet: a manager makes it at its first start; database.sqlite.file names another."""
+
+
 def inspect_file(file: Path) -> None:
     """Checks what can be told without SQLite. Raises MigrationsFailed."""
     if not file.parent.is_dir():
@@ -75,6 +79,18 @@ def upgrade(connection: sa.Connection, file: Path) -> None:
         migrations = import_module("flyte_manager.store.migrations")
         with connection.begin():
             migrations.run(connection)
+
+
+def present(connection: sa.Connection, file: Path) -> None:
+    """Checks that the file has the present schema. Raises MigrationsFailed, NotYetMade."""
+    found = _revision(connection, file)
+    if found is None:
+        raise NotYetMade(file=file)
+    if found != REVISIONS[-1]:
+        raise MigrationsFailed(
+            problem=f"the database {file} has the older schema {found}",
+            cure="start this version of the manager once, which brings it up to date",
+        )
 
 
 def _revision(connection: sa.Connection, file: Path) -> str | None:

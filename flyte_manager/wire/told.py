@@ -111,7 +111,7 @@ def _kept(event: pb.ActionEvent) -> bytes:
 
 
 def _cache_status(number: int) -> CacheStatus:
-    return CacheStatus(number) if number in CacheStatus._value2member_map_ else CacheStatus.DISABLED
+    return CacheStatus(number) if 0 <= number <= max(CacheStatus) else CacheStatus.DISABLED
 
 
 def _when(event: pb.ActionEvent, now: datetime) -> datetime:

@@ -118,7 +118,7 @@ def test_flags_stand_before_or_after_the_command(
         (["--logger.level=loud"], "flag --logger.level: logger.level needs a whole number"),
         (["--logger.level"], "expected one argument"),
         (["-x"], "unrecognized arguments: -x"),
-        (["start"], "unknown command 'start': use config show, crd, doctor, version, or none"),
+        (["start"], "unknown command 'start': use config show, crd, doctor, prune, version, or none"),
         (["--config", "none.yaml"], "configuration file none.yaml was not found"),
     ],
 )

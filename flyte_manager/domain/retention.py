@@ -1,0 +1,86 @@
+"""What may go: how long finished runs stay, and who refers to what.
+
+A reference is a uri in one of the stores, found in the bytes of inputs, outputs, specs: its store and at most DEPTH
+segments. Bytes behind it may look like its end, so it is taken for all that it could mean: rather something stays.
+"""
+
+import bisect
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from flyte_manager.domain.ids import RunId
+
+DEPTH = 6
+LEAST_AGE_SECONDS = 60.0
+"""of a run that goes: its world may still be tidying up after it"""
+
+UPLOAD_SECONDS = 2 * 86_400.0
+"""that an upload stays after its last use: the SDK remembers for a day where it put something"""
+
+LAST = "\U0010ffff"
+"""sorts behind all that a uri holds"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long finished runs stay, and how much they may occupy."""
+
+    age: float | None = None
+    """seconds after the end; None = no bound"""
+    size: int | None = None
+    """bytes of all finished runs together; None = no bound"""
+    cached: bool = False
+    """whether runs go whose outputs the cache keeps; the cache forgets them"""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    id: RunId
+    base_uri: str
+    ended_at: datetime
+    size: int
+    """bytes that its folders hold"""
+
+
+class References:
+    """Uris that something refers to."""
+
+    def __init__(self, targets: Iterable[str] = ()) -> None:
+        self._sorted = sorted(set(targets))
+
+    def cover(self, folder: str) -> bool:
+        """Whether one of them lies in the folder, or is it, or holds it."""
+        return reached(folder, (*self._from(folder), *(each for each in ancestors(folder) if each in self._from(each))))
+
+    def _from(self, uri: str) -> Sequence[str]:
+        first = bisect.bisect_left(self._sorted, uri)
+        return self._sorted[first : bisect.bisect_left(self._sorted, uri + LAST, first)]
+
+
+def reached(folder: str, targets: Iterable[str]) -> bool:
+    """Whether one of these leads into the folder, may be it with something behind, or holds it."""
+    for target in targets:
+        rest = target.removeprefix(folder)
+        if folder.startswith(f"{target}/") or (rest != target and (rest.startswith("/") or "/" not in rest)):
+            return True
+        if target == folder:
+            return True
+    return False
+
+
+def ancestors(uri: str) -> list[str]:
+    """The folders that hold it."""
+    parts = uri.split("/")
+    return ["/".join(parts[:number]) for number in range(1, len(parts))]
+
+
+def targets(content: bytes, roots: Iterable[str]) -> set[str]:
+    """What these bytes refer to in the stores with these roots."""
+    segment = rb"[^/\x00-\x20\x7f\"'<>\\]{1,255}"
+    found: set[str] = set()
+    for root in roots:
+        for match in re.finditer(re.escape(root.encode()) + rb"((?:/" + segment + rb"){1,%d})" % DEPTH, content):
+            found.add(root + match[1].decode(errors="replace"))
+    return found

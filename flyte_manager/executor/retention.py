@@ -1,0 +1,257 @@
+"""What becomes of finished runs: they stay, or the oldest go, with their rows, logs and blobs (docs/retention.md).
+
+scan     each run that has ended is looked at once: how much it holds, and what it refers to in the store
+choose   oldest first: too old, or more than may stay; never one that a run which stays refers to, a live one, a
+         task's spec or the cache. What was kept for a run that goes itself is looked at again.
+delete   run by run (ledger/retention.py), rows first, then folders; then task specs and uploads of nobody
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from flyte_manager.domain.ids import RunId
+from flyte_manager.domain.ports import Clock, Trees
+from flyte_manager.domain.retention import (
+    LEAST_AGE_SECONDS,
+    UPLOAD_SECONDS,
+    Bounds,
+    FinishedRun,
+    References,
+    reached,
+    targets,
+)
+from flyte_manager.ledger.retention import Retained
+
+log = logging.getLogger(__name__)
+
+READ_LIMIT = 64 << 20
+"""Bytes of inputs and outputs in which references are looked for."""
+
+NAMED = ("/inputs.pb", "/outputs.pb")
+
+Tell = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What went, or would go."""
+
+    runs: int = 0
+    rows: int = 0
+    size: int = 0
+    """bytes of runs"""
+    uploads: int = 0
+    upload_size: int = 0
+    held: int = 0
+    """runs that would go if nothing referred to them"""
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Works on one database and its stores. `attempts`: folders of local processes; `tell` gets a line now and then."""
+
+    retained: Retained
+    stores: Sequence[Trees]
+    attempts: Trees | None
+    domains: Sequence[str]
+    clock: Clock
+
+    async def prune(self, bounds: Bounds, *, dry: bool = False, tell: Tell = log.info) -> Pruned:
+        """`dry`: only counts, and tells of each run."""
+        done = Pruned()
+        if not dry:
+            await self._finish_begun(tell)
+        await self._scan(tell)
+        async for run in self._choose(bounds, done):
+            count = await self.retained.count(run.id)
+            if dry:
+                tell(f"{run.id}  ended {run.ended_at:%Y-%m-%d %H:%M}  {count} rows  {amount(run.size)}")
+            elif not await self._delete(run, bounds, done):
+                continue
+            done.runs += 1
+            done.rows += count
+            done.size += run.size
+            if not dry and done.runs % 100 == 0:
+                tell(f"{done.runs} runs are deleted, {amount(done.size)}")
+        if not dry:
+            await self.retained.forget_specs()
+        await self._prune_uploads(bounds, done, dry=dry)
+        return done
+
+    async def _delete(self, run: FinishedRun, bounds: Bounds, done: Pruned) -> bool:
+        if not await self.retained.begin(run.id, cached=bounds.cached):
+            return False
+        try:
+            await self._finish(run.id, run.base_uri)
+        except OSError as error:  # the rest is tried again by the next sweep
+            done.failures.append(f"{run.id}: {error}")
+        return True
+
+    async def _finish_begun(self, tell: Tell) -> None:
+        for run, base in await self.retained.begun():
+            tell(f"the deletion of {run}, which was cut off, is finished")
+            await self._finish(run, base)
+
+    async def _finish(self, run: RunId, base: str) -> None:
+        await self.retained.forget(run)
+        store = self._store(base)
+        if store is not None and base.endswith(f"/{run.name}"):
+            await store.remove(base)
+        if self.attempts is not None:
+            await self.attempts.remove(_attempts(self.attempts, run))
+        await self.retained.finish(run)
+
+    async def _scan(self, tell: Tell) -> None:
+        """Looks at each run that has ended since the last time."""
+        count = 0
+        while page := await self.retained.unscanned():
+            for run in page:
+                size, found = await self._look(run.id, run.base_uri)
+                own = f"{run.base_uri}/"
+                await self.retained.scanned(run.id, size, {each for each in found if not f"{each}/".startswith(own)})
+                count += 1
+                if count % 1000 == 0:
+                    tell(f"{count} runs are looked at")
+
+    async def _look(self, run: RunId, base: str) -> tuple[int, set[str]]:
+        """What a run holds in bytes, and all that it refers to."""
+        size, found = 0, set[str]()
+        told, spec = await self.retained.told(run)
+        found |= self._targets(spec, *(uri.encode() for uri in told))
+        read = {uri for uri in told if uri.endswith(NAMED) and not uri.startswith(f"{base}/")}
+        store = self._store(base)
+        if store is not None:
+            async for page in store.stored(base):
+                size += sum(each.size for each in page)
+                read |= {each.uri for each in page if each.uri.endswith(NAMED)}
+        for uri in read:
+            holder = self._store(uri)
+            content = await holder.read(uri, limit=READ_LIMIT) if holder else None
+            found |= self._targets(content or b"")
+        if self.attempts is not None:
+            async for page in self.attempts.stored(_attempts(self.attempts, run)):
+                size += sum(each.size for each in page)
+        return size, found
+
+    async def _choose(self, bounds: Bounds, done: Pruned) -> AsyncIterator[FinishedRun]:
+        """The runs that go, in order; what the caller does with one is done when the next is asked for."""
+        gone: set[RunId] = set()
+        others = await self._others(bounds)
+        over = 0
+        if bounds.size is not None:
+            over = await self.retained.occupied() - bounds.size
+        held: list[FinishedRun] = []
+        async for run in self._candidates():
+            if not self._surplus(run, bounds, over):
+                break
+            if await self._is_held(run, bounds, others, gone):
+                held.append(run)
+                continue
+            gone.add(run.id)
+            over -= run.size
+            yield run
+        progress = True
+        while progress:
+            progress = False
+            for run in list(held):
+                if self._surplus(run, bounds, over) and not await self._is_held(run, bounds, others, gone):
+                    held.remove(run)
+                    gone.add(run.id)
+                    over -= run.size
+                    progress = True
+                    yield run
+        done.held = len(held)
+
+    async def _candidates(self) -> AsyncIterator[FinishedRun]:
+        """Finished runs, oldest first."""
+        before = self.clock() - timedelta(seconds=LEAST_AGE_SECONDS)
+        last: FinishedRun | None = None
+        while page := await self.retained.finished(last, before):
+            for run in page:
+                yield run
+            last = page[-1]
+
+    def _surplus(self, run: FinishedRun, bounds: Bounds, over: int) -> bool:
+        too_old = bounds.age is not None and (self.clock() - run.ended_at).total_seconds() > bounds.age
+        return too_old or over > 0
+
+    async def _is_held(self, run: FinishedRun, bounds: Bounds, others: References, gone: set[RunId]) -> bool:
+        if others.cover(run.base_uri):
+            return True
+        if not bounds.cached and await self.retained.is_cached(run.id):
+            return True
+        return await self._referred(run.base_uri, gone)
+
+    async def _referred(self, folder: str, gone: set[RunId]) -> bool:
+        """Whether a finished run that stays refers to it."""
+        found = await self.retained.referring(folder)
+        return reached(folder, (target for source, target in found if source not in gone))
+
+    async def _others(self, bounds: Bounds) -> References:
+        """What live runs, task specs and, unless it may forget, the cache refer to."""
+        found: set[str] = set()
+        for run, base in await self.retained.live():
+            found |= (await self._look(run, base))[1]
+        for uri in () if bounds.cached else await self.retained.cached_uris():
+            found |= self._targets(uri.encode())
+        after = ""
+        while page := await self.retained.specs(after):
+            for _, spec in page:
+                found |= self._targets(spec)
+            after = page[-1][0]
+        return References(found)
+
+    async def _prune_uploads(self, bounds: Bounds, done: Pruned, *, dry: bool) -> None:
+        """Uploads that nothing refers to, and that nobody has used for a while."""
+        others = await self._others(bounds)
+        for store in self.stores:
+            folders = [f"{store.root}/uploads"]
+            for project in await self.retained.projects():
+                folders += [f"{store.root}/{project}/{domain}/_inputs" for domain in self.domains]
+            for folder in folders:
+                for upload, size, used_at in await _uploads(store, folder):
+                    old = (self.clock() - used_at).total_seconds() > UPLOAD_SECONDS
+                    if not old or others.cover(upload) or await self._referred(upload, set()):
+                        continue
+                    if not dry:
+                        await store.remove(upload)
+                    done.uploads += 1
+                    done.upload_size += size
+
+    def _targets(self, *contents: bytes) -> set[str]:
+        roots = [store.root for store in self.stores]
+        return set[str]().union(*(targets(content, roots) for content in contents))
+
+    def _store(self, uri: str) -> Trees | None:
+        return next((store for store in self.stores if uri.startswith(f"{store.root}/")), None)
+
+
+def amount(size: int) -> str:
+    """Bytes in words."""
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def _attempts(folders: Trees, run: RunId) -> str:
+    return f"{folders.root}/{run.project}/{run.domain}/{run.name}"
+
+
+async def _uploads(store: Trees, folder: str) -> list[tuple[str, int, datetime]]:
+    """Each upload below the folder: where, how much, and when it was used last."""
+    depth = folder.count("/") + (3 if folder.endswith("/uploads") else 1)
+    found: dict[str, tuple[int, datetime]] = {}
+    async for page in store.stored(folder):
+        for each in page:
+            parts = each.uri.split("/")
+            if len(parts) <= depth + 1:
+                continue  # not where this manager puts one
+            upload = "/".join(parts[: depth + 1])
+            size, used_at = found.get(upload, (0, each.modified_at))
+            found[upload] = size + each.size, max(used_at, each.modified_at)
+    return [(upload, size, used_at) for upload, (size, used_at) in found.items()]
