@@ -38,6 +38,8 @@ def _template() -> bytes:
 
 
 _EMPTY = _template()
+_COMPILED: dict[Any, Any] = {}
+"""statements, compiled once for all disks"""
 
 
 class Disk:
@@ -46,7 +48,7 @@ class Disk:
     def __init__(self, committed: Callable[[sa.Connection, int], None]) -> None:
         self._engine = sa.create_engine(
             "sqlite://", poolclass=sa.StaticPool, connect_args={"isolation_level": None, "check_same_thread": False}
-        )
+        ).execution_options(compiled_cache=_COMPILED)
         self.connection = self._engine.connect()
         self._driver().deserialize(_EMPTY)
         self._committed = committed
