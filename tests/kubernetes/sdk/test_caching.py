@@ -34,7 +34,7 @@ def key(user: User, s3: S3Server) -> None:
 
 
 def test_a_hit_has_a_taskaction_and_no_pod(calls: Calls, kubectl: Kubectl) -> None:
-    for status in (3, 2):
-        run = calls.run("triple", x=60)["name"]
+    for status, told in zip((3, 2), calls.run(*[("triple", {"x": 60})] * 2), strict=True):
+        run = told["name"]
         assert kubectl.json("get", "taskactions", f"{run}-a0")["status"]["cacheStatus"] == status
     assert not kubectl.json("get", "pods", f"--selector=flyte.org/run={run}")["items"]

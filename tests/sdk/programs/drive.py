@@ -1,8 +1,9 @@
 """A user at the Python API: `drive.py '[{"task": "basics.double", "inputs": {"x": 4}}]'`.
 
 Starts all the runs, then waits for each and prints what the SDK says of it, one line of JSON a run. A run may carry
-"env" (variables of its tasks), "name" and "context" (more of the run); "wait": false only starts it. It finds the
-manager through the user's configuration file, as `flyte create config` wrote it.
+"env" (variables of its tasks), "name" and "context" (more of the run); "wait": false only starts it, "after": true
+starts it when those before it have ended. It finds the manager through the user's configuration file, as `flyte create
+config` wrote it.
 """
 
 import importlib
@@ -36,7 +37,12 @@ def tell(run: flyte.remote.Run) -> dict[str, Any]:
 
 if __name__ == "__main__":
     flyte.init_from_config()
-    started = [(order, start(order)) for order in json.loads(sys.argv[1])]
+    started: list[tuple[dict[str, Any], flyte.remote.Run]] = []
+    for each in json.loads(sys.argv[1]):
+        if each.get("after"):
+            for _, before in started:
+                before.wait(quiet=True)
+        started.append((each, start(each)))
     for order, run in started:
         told = tell(run) if order.get("wait", True) else {"name": run.name}
         print(json.dumps(told, default=str), flush=True)
