@@ -12,6 +12,8 @@ from flyte_manager.rpc.not_served import NOT_SERVED, feature_of
 from tests import rpcs
 
 ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
 
@@ -77,3 +79,23 @@ def test_every_test_that_the_comparison_with_upstream_names_exists() -> None:
     functions = " ".join(re.findall(r"def (test_\w+)", "\n".join(path.read_text() for path in files)))
     assert len(names) > 25
     assert [name for name in names if name not in known and name not in functions] == []
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [page.name for page in PAGES if f"(docs/{page.name})" not in readme] == []
+
+
+def test_every_link_leads_to_a_file_and_its_heading() -> None:
+    for page in [ROOT / "README.md", *PAGES, *RECORDS]:
+        for target, heading in re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name} links to {target}"
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE) if heading else []
+            assert not heading or heading in {name.lower().replace(" ", "-") for name in headings}
+
+
+def test_every_decision_has_a_number_of_its_own() -> None:
+    numbers = [int(record.name[:4]) for record in RECORDS]
+    assert numbers == list(range(1, len(RECORDS) + 1))
+    assert [record.name for n, record in enumerate(RECORDS, 1) if not record.read_text().startswith(f"# {n}. ")] == []
