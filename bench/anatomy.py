@@ -1,4 +1,4 @@
-"""`python -m bench.anatomy`: where the CPU of a warm no-op goes; prints it and draws docs/task-process.svg.
+"""`python -m bench.anatomy`: where the CPU of a warm no-op goes; a table in docs/performance.md, and its picture.
 
 Tasks run one after the other through a zygote with a stopwatch (marked_zygote.py), without a manager. Two of them take
 turns: one that only imports beforehand, and the one that users have.
@@ -13,18 +13,21 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from xml.sax.saxutils import escape
 
-from bench import processes
+from bench import processes, report
 from bench.manager import REPOSITORY
 from flyte_manager.processes import folder as disk
 from flyte_manager.processes import linux
 
 TASKS = 60
 MODES = (("imports", "SDK imported beforehand"), ("all", "and all of preload.py"))
+PAGE = REPOSITORY / "docs" / "performance.md"
+BEGIN, END = "<!-- bench.anatomy -->", "<!-- end -->"
 PICTURE = REPOSITORY / "docs" / "task-process.svg"
 COLOURS = (
     *("#8d99ae", "#5c677d", "#c9b79c", "#4a7fb5", "#89b6d9", "#bc6c25"),
@@ -114,6 +117,18 @@ class Zygote:
         return {name: 1000 * sum(each[name] for each in self.parts) / len(self.parts) for name in self.parts[0]}
 
 
+def table(found: dict[str, dict[str, float]], faults: list[str]) -> Iterator[str]:
+    yield f"| {' | '.join(('Milliseconds of CPU', *found))} |"
+    yield f"| --- {'| --- ' * len(found)}|"
+    for name in next(iter(found.values())):
+        yield f"| {' | '.join((name, *(f'{parts[name]:.1f}' for parts in found.values())))} |"
+    yield f"| {' | '.join(('**all**', *(f'**{sum(parts.values()):.1f}**' for parts in found.values())))} |"
+    yield f"| {' | '.join(('page faults of the task', *faults))} |"
+    about = report.facts()
+    machine = f"Python {about['python']}, {about['cores']} cores ({about['processor']})"
+    yield f"\n{about['when']}, {machine}, load {processes.load():.1f}."
+
+
 def svg(found: dict[str, dict[str, float]]) -> str:
     """A bar for each mode, its parts from left to right."""
     names = list(next(iter(found.values())))
@@ -145,10 +160,11 @@ def main() -> None:
             for each in zygotes.values():
                 each.run()
         found = {title: each.means() for title, each in zygotes.items()}
-        for name in next(iter(found.values())):
-            print(f"{name:<28}" + "".join(f"{parts[name]:>10.2f}" for parts in found.values()))
-        print(f"{'milliseconds of CPU':<28}" + "".join(f"{sum(parts.values()):>10.2f}" for parts in found.values()))
-        print(f"{'page faults of the task':<28}" + "".join(f"{median(z.faults):>10.0f}" for z in zygotes.values()))
+        faults = [f"{median(each.faults):,.0f}" for each in zygotes.values()]
+        told = "\n".join(table(found, faults))
+        print(told)
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{told}\n{END}{rest.partition(END)[2]}")
         PICTURE.write_text(svg(found))
 
 
