@@ -24,7 +24,7 @@ demo: build ## start a manager on free ports, run an example through the SDK, sh
 	@exec $(PY) -m demo
 
 test: build ## run all tests that need no cluster
-	@exec $(PY) -m pytest -m "not bench and not kubernetes"
+	@exec $(PY) -m pytest -m "not bench and not kubernetes" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 soak: build ## play 50,000 histories of the simulation (an hour)
 	@exec $(PY) -m tests.chaos.simulated --seeds 50000
