@@ -57,6 +57,9 @@ class TaskPlan:
     bounds: Sequence[Allowance] = ()
     """how long it may wait, run and live; empty: as long as it takes"""
 
+    sleep: str = ""
+    """of a task that only waits (core-sleep): the input that says how long"""
+
     @property
     def has_outputs(self) -> bool:
         return bool(self.outputs)

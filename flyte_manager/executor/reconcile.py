@@ -24,10 +24,13 @@ from flyte_manager.executor.outcome import Outcomes, running, sharpened
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.resources import ParentWithoutResource, Resources
 from flyte_manager.executor.rows import Rows
+from flyte_manager.executor.sleeping import Sleeping
 from flyte_manager.executor.timing import Timing
 from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire.conditions import timeout_seconds
+from flyte_manager.wire.data import Unreadable
+from flyte_manager.wire.sleep import SLEEP
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class Reconciler:
         self._clock = clock
         self._timing = timing
         self._caching = caching
+        self._sleeping = Sleeping(reader, ledger, plans, timing, outcomes.blobs, clock)
 
     async def list_all(self) -> Iterable[ActionId]:
         """All that must be looked at: what has not ended in the rows, but for those in line: their turn wakes them."""
@@ -123,6 +127,11 @@ class Reconciler:
         return Done()
 
     async def _task(self, action: Action) -> Done | Requeue:
+        if action.task.type == SLEEP:
+            try:
+                return await self._sleeping.turn(action)
+            except (Invalid, Unreadable) as refusal:
+                return await self._refuse(action, refusal)
         seen = await self._runtime.observe(action.attempt_id, begun=_begun(action))
         step = lifecycle.step(action, seen, await self._timing.left(action, seen))
         result = await self._act(action, seen, step)

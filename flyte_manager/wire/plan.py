@@ -12,6 +12,7 @@ from flyte_manager.domain.actions import Budget, TaskName, TaskSummary
 from flyte_manager.domain.errors import Invalid, NotGiven
 from flyte_manager.domain.tasks import SecretRequest, TaskPlan, World, quantity
 from flyte_manager.wire.bounds import asked_bounds, check_bounds
+from flyte_manager.wire.sleep import SLEEP, sleep_input
 from flyte_manager.wire.times import moment, seconds
 
 _Name = tasks_pb2.Resources.ResourceName
@@ -75,7 +76,7 @@ def retry_budget(spec: task_definition_pb2.TaskSpec) -> Budget:
 
 
 def plan(spec: task_definition_pb2.TaskSpec, world: World) -> TaskPlan:
-    """How to run the task there. Raises BadQuantity."""
+    """How to run the task there. Raises BadQuantity, BadSleep."""
     template = spec.task_template
     container, metadata = template.container, template.metadata
     requests = {entry.name: entry.value for entry in container.resources.requests}
@@ -98,6 +99,7 @@ def plan(spec: task_definition_pb2.TaskSpec, world: World) -> TaskPlan:
         cache_serialize=metadata.cache_serializable,
         cache_max_age=seconds(metadata.cache_max_age),
         bounds=tuple(asked_bounds(metadata)),
+        sleep=sleep_input(template),
     )
 
 
@@ -151,6 +153,8 @@ def _unsupported(template: tasks_pb2.TaskTemplate) -> str:
     """Why no world runs it yet."""
     if template.HasField("reuse_policy"):
         return "reusable containers are not supported yet: remove `reusable=` from the task's environment"
+    if template.type == SLEEP:
+        return ""
     match template.WhichOneof("target"):
         case "sql":
             return "SQL tasks are not supported: run the query from a Python task"
