@@ -47,10 +47,11 @@ async def follow_groups(
 def _changed(connection: Connection, *, span: Span, after: run_lists.Cursor) -> tuple[set[str], run_lists.Cursor]:
     """The tasks of the runs that changed past the cursor."""
     names: set[str] = set()
-    while found := run_lists.changed(connection, run_lists.Scope(span.project), after):
+    while True:
+        found, after = run_lists.changed(connection, run_lists.Scope(span.project), after)
         names |= {run.task.name for run in found}
-        after = run_lists.cursor_of(found[-1])
-    return names, after
+        if len(found) < run_lists.PAGE:
+            return names, after
 
 
 def _without(told: Mapping[str, Group], gone: Collection[str]) -> dict[str, Group]:

@@ -164,9 +164,8 @@ class Reader:
                     query = replace(query, after=token) if token else None
                     if found:
                         yield found
-                changed = await self._database.read(partial(_changed_runs, scope=scope, after=cursor))
+                changed, cursor = await self._database.read(partial(_changed_runs, scope=scope, after=cursor))
                 if changed:
-                    cursor = run_lists.cursor_of(changed[-1][0])
                     yield changed
                 if query is None and len(changed) < run_lists.PAGE:
                     await next_change(event)
@@ -210,8 +209,11 @@ def _with_roots(connection: Connection, found: Sequence[Run]) -> Sequence[RunAnd
     return [(run, roots[run.id]) for run in found]
 
 
-def _changed_runs(connection: Connection, *, scope: run_lists.Scope, after: run_lists.Cursor) -> Sequence[RunAndRoot]:
-    return _with_roots(connection, run_lists.changed(connection, scope, after))
+def _changed_runs(
+    connection: Connection, *, scope: run_lists.Scope, after: run_lists.Cursor
+) -> tuple[Sequence[RunAndRoot], run_lists.Cursor]:
+    found, cursor = run_lists.changed(connection, scope, after)
+    return _with_roots(connection, found), cursor
 
 
 def history(connection: Connection, action: ActionId) -> ActionHistory:

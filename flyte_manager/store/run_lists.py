@@ -123,16 +123,17 @@ LAST = "\U0010ffff"
 """Comes after every name."""
 
 
-def changed(connection: sa.Connection, scope: Scope, after: Cursor) -> Sequence[Run]:
-    """At most PAGE runs changed past the cursor, in the order of their changes."""
+def changed(connection: sa.Connection, scope: Scope, after: Cursor) -> tuple[Sequence[Run], Cursor]:
+    """At most PAGE runs changed past the cursor, in the order of their changes; and the cursor behind all that was
+    looked at, runs of other scopes too."""
     key = (runs.c.revision, runs.c.project, runs.c.domain, runs.c.name)
     past = sa.and_(runs.c.revision >= after[0], sa.tuple_(*key) > sa.tuple_(*map(sa.literal, after)))
     statement = _scoped(scope, few=True).where(past).order_by(*key).limit(PAGE)
-    return [run_of(row) for row in connection.execute(statement)]
-
-
-def cursor_of(run: Run) -> Cursor:
-    return (run.revision, run.id.project, run.id.domain, run.id.name)
+    found = [run_of(row) for row in connection.execute(statement)]
+    if len(found) < PAGE:
+        return found, newest_revision(connection)
+    last = found[-1]
+    return found, (last.revision, last.id.project, last.id.domain, last.id.name)
 
 
 def _scoped(scope: Scope, *, few: bool = False) -> "sa.Select[Any]":

@@ -1,11 +1,12 @@
 """Pages by key: whatever the order, and whatever comes between two of them."""
 
 import itertools
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 
 import pytest
 
-from flyte_manager.domain.actions import Budget
+from flyte_manager.domain.actions import Budget, Run
 from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.filters import BadToken, BadValue, Filter, Function, Order, Query, UnknownField, key_token
 from flyte_manager.domain.ids import ProjectId
@@ -119,3 +120,24 @@ async def test_a_token_of_another_list_or_order_and_a_broken_one_are_refused(man
         await many.reader.runs(SCOPE, Query(order=(Order("phase"),), after=token))
     with pytest.raises(UnknownField, match="sort"):
         await many.reader.runs(SCOPE, Query(order=(Order("digest"),)))
+
+
+async def test_what_changes_is_looked_at_once_also_where_it_is_another_scopes(
+    many: Middle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch of a quiet task must not read all that others did again and again."""
+    monkeypatch.setattr(run_lists, "PAGE", 10)
+
+    def changed(scope: Scope, after: run_lists.Cursor) -> Awaitable[tuple[Sequence[Run], run_lists.Cursor]]:
+        return many.database.read(lambda connection: run_lists.changed(connection, scope, after))
+
+    newest = await many.database.read(run_lists.newest_revision)
+    assert await changed(Scope(SCOPE.project, "quiet.task"), (0, "", "", "")) == ([], newest)
+    cursor: run_lists.Cursor = (0, "", "", "")
+    found: list[str] = []
+    for expected in (10, 10, 4):
+        page, cursor = await changed(SCOPE, cursor)
+        assert len(page) == expected
+        found += [run.id.name for run in page]
+    assert (len(set(found)), cursor) == (24, newest)
+    assert await changed(SCOPE, cursor) == ([], newest)
