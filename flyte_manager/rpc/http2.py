@@ -14,13 +14,14 @@ The end (`shutdown`): GOAWAY, new streams are refused, and the connection closes
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from uvicorn.server import ServerState
@@ -34,8 +35,9 @@ STREAM_WINDOW = 1 << 20
 CONNECTION_WINDOW = 16 << 20
 DEFAULT_WINDOW = 65535
 LARGEST_HEAD = 64 << 10
+LITTLE = 4 << 10
 MUCH = 64 << 10
-"""bytes that are not kept for the end of the turn"""
+"""bytes: of what has come, those that are taken in one turn; of what leaves, those that don't wait for its end"""
 
 KEEP_ALIVE = 75
 CONFIG = H2Configuration(
@@ -68,6 +70,8 @@ class Http2(asyncio.Protocol):
         self._flushing: asyncio.Handle | None = None
         self._unsent = 0
         self._full = False
+        self._untaken = bytearray()
+        self._taking: asyncio.Handle | None = None
         self._idle_since = 0.0
         self._idling: asyncio.TimerHandle | None = None
         self._shared_scope: Scope = {}
@@ -95,29 +99,22 @@ class Http2(asyncio.Protocol):
         self._idling = self._loop.call_later(KEEP_ALIVE, self._close_if_idle)
 
     def data_received(self, data: bytes) -> None:
-        try:
-            received = self.h2.receive_data(data)
-        except ProtocolError as error:
-            log.debug("a client's HTTP/2 is wrong: %s", error)
-            self._close()
-            return
-        for event in received:
-            self._handle(event)
-        self.flush_soon()
+        self._untaken += data
+        self._take()
 
     def pause_writing(self) -> None:
         self._full = True
-        if not self.transport.is_closing():
-            self.transport.pause_reading()
+        self._regulate()
 
     def resume_writing(self) -> None:
         self._full = False
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
+        self._regulate()
         self._wake_all()
+        self._take()
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._connections.discard(self)
+        self._untaken.clear()
         if self._idling is not None:
             self._idling.cancel()
         self._lose_all()
@@ -176,6 +173,38 @@ class Http2(asyncio.Protocol):
 
     # inside
 
+    def _take(self) -> None:
+        """Lets h2 have what has come, little by little, so that a flood of small frames lets others have their turn."""
+        if self._full or self._taking is not None or not self._untaken:
+            return
+        piece = bytes(self._untaken[:LITTLE])
+        del self._untaken[:LITTLE]
+        try:
+            received = self.h2.receive_data(piece)
+        except ProtocolError as error:
+            log.debug("a client's HTTP/2 is wrong: %s", error)
+            self._close()
+            return
+        for event in received:
+            self._handle(event)
+        self.flush_soon()
+        if self._untaken:
+            self._taking = self._loop.call_soon(self._take_more)
+        self._regulate()
+
+    def _take_more(self) -> None:
+        self._taking = None
+        self._take()
+
+    def _regulate(self) -> None:
+        """Reads from the socket while there is nothing to be taken and the socket takes what is written."""
+        if self.transport.is_closing():
+            return
+        if self._full or self._untaken:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
     def _handle(self, event: events.Event) -> None:
         match event:
             case events.RequestReceived():
@@ -200,11 +229,11 @@ class Http2(asyncio.Protocol):
     def _begin(self, event: events.RequestReceived) -> None:
         stream_id = event.stream_id
         if self._ending or self._handlers >= MOST_HANDLERS:
-            self.h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            self._refuse(stream_id, ErrorCodes.REFUSED_STREAM)
             return
         scope = scope_of(event.headers, self._shared_scope)
         if scope is None:
-            self.h2.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
+            self._refuse(stream_id, ErrorCodes.PROTOCOL_ERROR)
             return
         stream = Stream(stream_id, self, silent=scope["method"] == "HEAD")
         self._streams[stream_id] = stream
@@ -212,6 +241,10 @@ class Http2(asyncio.Protocol):
         task = self._loop.create_task(self._run(stream, scope))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _refuse(self, stream_id: int, code: ErrorCodes) -> None:
+        with suppress(StreamClosedError):  # the client has reset it in the same breath
+            self.h2.reset_stream(stream_id, code)
 
     async def _run(self, stream: Stream, scope: Scope) -> None:
         try:
@@ -255,6 +288,7 @@ class Http2(asyncio.Protocol):
         if not self.transport.is_closing():
             self.flush()
             self.transport.close()
+        self._untaken.clear()
         self._lose_all()
 
     def _lose_all(self) -> None:

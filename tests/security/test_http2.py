@@ -17,7 +17,7 @@ from hyperframe.frame import ContinuationFrame, Frame, GoAwayFrame, HeadersFrame
 
 from flyte_manager.rpc import http2
 from flyte_manager.rpc.first_bytes import PREFACE
-from tests.unit.rpc.raw_http2 import Http2Client, connected
+from tests.unit.rpc.raw_http2 import Answer, Http2Client, connected
 from tests.unit.rpc.serving import GET, WATCH, Served, eventually, serve
 
 JSON = {"content_type": "application/json"}
@@ -173,13 +173,33 @@ async def test_what_asks_for_no_path_is_reset(served: Served, head: list[tuple[s
 async def test_streams_cancelled_at_once_leave_bystanders_alive(served: Served, name: str) -> None:
     async with connected(served.port) as client:
         kept = client.grpc(WATCH, watched("stay"))
-        for _ in range(10):
+        for _ in range(3):
             streams = [client.grpc(WATCH, watched(name)) for _ in range(300)]
             for stream in streams:
                 client.reset(stream)
         assert await status(client) == "200"
         assert not client.answers[kept].over
         await eventually(lambda: served.service.open == 2)
+
+
+@pytest.mark.usefixtures("bystander")
+async def test_streams_that_are_reset_in_the_same_breath_as_they_are_refused_hurt_nobody(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http2, "MOST_HANDLERS", 0)
+    async with connected(served.port) as client:
+        streams = []
+        for _ in range(20):
+            streams.append(client.h2.get_next_available_stream_id())
+            client.answers[streams[-1]] = Answer()
+            head = [(":method", "POST"), (":path", GET), (":scheme", "http"), (":authority", "localhost")]
+            client.h2.send_headers(streams[-1], head)
+            client.h2.reset_stream(streams[-1])
+        client.flush()
+        await asyncio.sleep(0.05)
+        monkeypatch.undo()
+        assert await status(client) == "200"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.usefixtures("bystander")
@@ -207,6 +227,7 @@ async def test_more_streams_than_allowed_end_the_connection_of_who_opens_them(
     raw = await RawFrames.to(served.port)
     encoder = Encoder()
     head = [(":method", "POST"), (":path", GET), (":scheme", "http"), (":authority", "localhost")]
+    head.append(("content-type", "application/proto"))  # so that each waits for its body
     for number in range(1, 60, 2):
         raw.send(HeadersFrame(number, encoder.encode(head), flags=["END_HEADERS"]))
     assert await raw.goodbye() == ErrorCodes.PROTOCOL_ERROR
