@@ -7,6 +7,7 @@ manager's: its CPU seconds are read around the counted work, after a few calls t
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 import time
 import uuid
@@ -406,7 +407,8 @@ async def _run(scenario: str, url: str, order: Order) -> Outcome:
 def main(arguments: list[str]) -> None:
     scenario, url, manager, count, callers, seconds = arguments
     order = Order(int(manager), int(count), int(callers), float(seconds))
-    print(json.dumps(dataclasses.asdict(asyncio.run(_run(scenario, url, order)))))
+    print(json.dumps(dataclasses.asdict(asyncio.run(_run(scenario, url, order)))), flush=True)
+    os._exit(0)  # pyqwest's threads now and then abort a process that ends in order
 
 
 if __name__ == "__main__":

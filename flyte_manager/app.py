@@ -216,7 +216,6 @@ def _executor(middle: Middle, parts: Parts, *, endpoint: str, insecure: bool, li
         caching=Caching(
             cache=Cache(middle.database, _now),
             ledger=middle.ledger,
-            reader=middle.reader,
             plans=plans,
             blobs=parts.blobs,
             clock=_now,

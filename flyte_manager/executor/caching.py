@@ -25,7 +25,6 @@ from flyte_manager.domain.tasks import TaskPlan
 from flyte_manager.executor.plans import Plans
 from flyte_manager.ledger.cache import Cache, key_of
 from flyte_manager.ledger.ledger import Ledger
-from flyte_manager.ledger.watch import Reader
 from flyte_manager.wire.caching import metadata_of, outputs_of
 from flyte_manager.wire.data import damage
 
@@ -68,14 +67,12 @@ class Caching:
         *,
         cache: Cache,
         ledger: Ledger,
-        reader: Reader,
         plans: Plans,
         blobs: Blobs,
         clock: Clock,
         wake: Callable[[ActionId], None],
     ) -> None:
         self._cache = cache
-        self._reader = reader
         self._plans = plans
         self._blobs = blobs
         self._clock = clock
@@ -86,7 +83,7 @@ class Caching:
     async def look_up(self, action: Action, plan: TaskPlan) -> Looked:
         if not action.cache_key:
             return UNCACHED
-        settings = self._plans.settings(await self._reader.run(action.id.run))
+        _, settings = await self._plans.run(action)
         only_of = action.id.run.name if settings.overwrite_cache else ""
         while isinstance(found := await self._find(action, plan, only_of), CacheEntry):
             try:

@@ -63,7 +63,6 @@ class Reconciler:
         timing: Timing,
         caching: Caching,
     ) -> None:
-        self._reader = reader
         self._rows = Rows(reader, ledger)
         self._ledger = ledger
         self._runtime = runtime
@@ -194,9 +193,8 @@ class Reconciler:
         return await self._start(action, plan, looked)
 
     async def _start(self, action: Action, plan: TaskPlan, looked: Looked) -> Done | Requeue:
-        run = await self._reader.run(action.id.run)
         try:
-            settings = self._plans.settings(run)
+            run, settings = await self._plans.run(action)
             launch = await self._launching.launch(action, run, plan=plan, settings=settings)
             await self._runtime.launch(replace(launch, notes=(*launch.notes, *self._clamping(plan))))
         except (LaunchRefused, SecretMissing, Invalid) as refusal:

@@ -14,7 +14,7 @@ from tests.chaos.simulated.seeds import play
 from tests.chaos.simulated.simulation import simulate
 
 SEEDS = 2000
-PRINT_TRACE = "from tests.chaos.simulated.simulation import simulate; simulate(1, trace=print)"
+PRINT_TRACE = "from tests.chaos.simulated.simulation import simulate; simulate(17, trace=print)"
 
 
 def test_two_thousand_histories_keep_all_properties() -> None:

@@ -240,7 +240,6 @@ def _build(client: Client, database: Database, folder: Path, life: Life, verdict
         caching=Caching(
             cache=Cache(database, _now),
             ledger=ledger,
-            reader=reader,
             plans=plans,
             blobs=blobs,
             clock=_now,

@@ -156,7 +156,6 @@ def wired(
         caching=Caching(
             cache=Cache(database, clock),
             ledger=ledger,
-            reader=reader,
             plans=plans,
             blobs=blobs,
             clock=clock,
