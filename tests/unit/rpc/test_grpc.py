@@ -177,6 +177,26 @@ async def test_a_thousand_streams_are_open_on_one_connection_and_calls_pass_besi
     await eventually(lambda: served.service.open == 0)
 
 
+async def test_grpc_web_is_served_over_http_1(served: Served) -> None:
+    for path, request, expected in ((GET, named("a"), 1), (WATCH, watched(""), 3)):
+        message = request.SerializeToString()
+        body = struct.pack(">BI", 0, len(message)) + message
+        reply = await served.post(path, body, content_type="application/grpc-web+proto")
+        frames = frames_of(reply.content)
+        assert [flags for flags, _ in frames] == [0] * expected + [0x80]
+        assert frames[-1][1] == b"grpc-status: 0\r\n"
+
+
+def frames_of(body: bytes) -> list[tuple[int, bytes]]:
+    """Flags and content of each."""
+    found = []
+    while body:
+        flags, size = struct.unpack(">BI", body[:5])
+        found.append((flags, body[5 : 5 + size]))
+        body = body[5 + size :]
+    return found
+
+
 # streams in both directions
 
 
@@ -211,11 +231,7 @@ async def test_connect_streams_the_same_over_http_1(served: Served) -> None:
     messages = [named(name).SerializeToString() for name in ("a", "b")]
     body = b"".join(struct.pack(">BI", 0, len(message)) + message for message in messages)
     reply = await served.post(GET, body, content_type="application/connect+proto")
-    found, rest = [], reply.content
-    while rest:
-        flags, size = struct.unpack(">BI", rest[:5])
-        found.append((flags, rest[5 : 5 + size]))
-        rest = rest[5 + size :]
+    found = frames_of(reply.content)
     assert [GetResponse.FromString(content).state for flags, content in found if flags == 0] == ["a", "b"]
     assert found[-1] == (2, b"{}")
 
