@@ -41,6 +41,7 @@ from flyteidl2.workflow.translator_service_connect import TranslatorServiceASGIA
 
 from flyte_manager import __version__, embedded
 from flyte_manager.banner import Endpoint, Facts, banner
+from flyte_manager.blobs.instance import make_folder
 from flyte_manager.config import Settings
 from flyte_manager.config.settings import LimitSettings, RunsSettings, TasksSettings
 from flyte_manager.domain.actions import Action
@@ -168,7 +169,7 @@ def _middle(settings: Settings, database: Database, *, wake: Callable[[ActionId]
         ledger=Ledger(database, wakeups, _now),
         reader=Reader(database, wakeups),
         projects=Projects(database, _now, create_on_write=True, domains=dict(settings.runs.domains)),
-        folder=_instance_folder(settings, database),
+        folder=make_folder(settings.data_dir, database.instance_id, database=settings.database.sqlite.file),
         wake=wake,
         clock=_now,
     )
@@ -370,14 +371,6 @@ def _identity(settings: Settings) -> Identity | None:
     if identity is not None and identity.until < _now():
         log.warning("the certificate %s has passed: clients will refuse it", given.certificate)
     return identity
-
-
-def _instance_folder(settings: Settings, database: Database) -> Path:
-    """`<data dir>/<instance id>`, which says in file `database` whose it is."""
-    folder = settings.data_dir.absolute() / database.instance_id
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "database").write_text(f"{settings.database.sqlite.file.absolute()}\n")
-    return folder
 
 
 def _facts(settings: Settings, servers: Servers, middle: Middle, parts: Parts, started: float) -> Facts:

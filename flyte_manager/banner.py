@@ -113,8 +113,10 @@ def _forward(facts: Facts) -> Sequence[str]:
 
 
 def _of_processes(facts: Facts) -> Sequence[tuple[str, str]]:
-    sdk = f"flyte {facts.sdk_version}" if facts.sdk_version else "no flyte: `flyte-manager doctor` says what to do"
-    return (("Tasks", f"{facts.interpreter}, {sdk}, {facts.start}"),)
+    sdk = f"flyte {facts.sdk_version}, {facts.start}"
+    if not facts.sdk_version:
+        sdk = f"no flyte: run `{facts.interpreter} -m pip install flyte`, or set embedded.python, and start again"
+    return (("Tasks", f"{facts.interpreter}, {sdk}"),)
 
 
 def _of_pods(pods: Pods) -> Sequence[tuple[str, str]]:

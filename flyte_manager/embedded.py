@@ -40,7 +40,7 @@ async def build(settings: Settings, middle: Middle, *, why: str, stack: AsyncExi
         python=interpreter.python,
         base_env=listed_environment(os.environ, embedded.pass_env),
         wake=lambda attempt: middle.wake(attempt.action),
-        warm=embedded.warm,
+        warm=embedded.warm and interpreter.sdk_version is not None,
         clock=middle.clock,
     )
     stack.push_async_callback(processes.stop_serving)

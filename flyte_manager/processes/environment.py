@@ -14,12 +14,17 @@ from flyte_manager.domain.errors import Unready
 INHERITED = ("PATH", "HOME", "LANG", "LC_*", "TZ", "SSL_*", "*_proxy", "*_PROXY")
 NEVER = ("PYTHONDONTWRITEBYTECODE", "TMPDIR")
 PROBE_SECONDS = 20.0
+OLDEST = (3, 10)
+"""Python that the SDK runs on"""
+
 _PROBE = """
-import importlib.metadata as metadata
+import sys
+print("Python %d %d" % sys.version_info[:2])
 try:
+    import importlib.metadata as metadata
     print(metadata.version("flyte"))
-except metadata.PackageNotFoundError:
-    print()
+except ImportError:
+    print("")
 """
 
 
@@ -28,7 +33,7 @@ class WrongSystem(Unready):
 
 
 class NoInterpreter(Unready):
-    """`embedded.python` is {python}, but it can't be run: {why}. Give the path of a Python that has `flyte`."""
+    """`embedded.python` is {python}, which can't run tasks: {why}. Give the path of a Python that has `flyte`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +77,21 @@ def find_interpreter(configured: str | None, environ: Mapping[str, str], own: Pa
     active = environ.get("VIRTUAL_ENV") or environ.get("CONDA_PREFIX")
     if active:
         python = Path(active) / "bin" / "python"
-        if python.parent != own.parent and python.exists() and (version := _sdk_version(python, environ)):
+        if python.parent != own.parent and python.exists() and (version := _flyte_in(python, environ)):
             return Interpreter(python, version, f"the active environment {active}")
     try:
         version = importlib.metadata.version("flyte")
     except importlib.metadata.PackageNotFoundError:
         version = None
     return Interpreter(own, version, "the manager's own")
+
+
+def _flyte_in(python: Path, environ: Mapping[str, str]) -> str | None:
+    """Its version. An environment that is too old or broken holds none."""
+    try:
+        return _sdk_version(python, environ)
+    except NoInterpreter:
+        return None
 
 
 def _sdk_version(python: Path, environ: Mapping[str, str]) -> str | None:
@@ -99,6 +112,15 @@ def _sdk_version(python: Path, environ: Mapping[str, str]) -> str | None:
     except subprocess.TimeoutExpired as error:
         raise NoInterpreter(python=python, why=f"it didn't answer within {PROBE_SECONDS:g} s") from error
     except subprocess.CalledProcessError as error:
-        why = error.stderr.strip()[-200:] or f"it ended with code {error.returncode}"
+        said = error.stderr.strip().splitlines()
+        why = f"no Python, or a broken one ({said[-1] if said else f'it ended with code {error.returncode}'})"
         raise NoInterpreter(python=python, why=why) from error
-    return told.stdout.strip() or None
+    name, _, told_version = told.stdout.partition("\n")
+    match name.split():
+        case ["Python", major, minor] if (int(major), int(minor)) >= OLDEST:
+            return told_version.strip() or None
+        case ["Python", major, minor]:
+            raise NoInterpreter(
+                python=python, why=f"Python {major}.{minor} is older than the SDK's {OLDEST[0]}.{OLDEST[1]}"
+            )
+    raise NoInterpreter(python=python, why="no Python")

@@ -60,7 +60,7 @@ class PortTaken(Unavailable):
 
 
 class CannotListen(Unavailable):
-    """cannot listen on {host}:{port}: {problem}; change it with {setting}"""
+    """cannot listen on {host}:{port}: {problem}; change host or port in {section}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,10 @@ class Listener:
     app: ASGIApp
     setting: str
     tls: ssl.SSLContext | None = None
+
+    @property
+    def section(self) -> str:
+        return self.setting.rpartition(".")[0]
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
@@ -242,7 +246,7 @@ def bind(listener: Listener) -> list[socket.socket]:
             if sockets:
                 return sockets
             raise CannotListen(
-                host=listener.host, port=port, problem="this machine has no such address", setting=listener.setting
+                host=listener.host, port=port, problem="this machine has no such address", section=listener.section
             )
         except OSError as error:
             close_all(sockets)
@@ -257,7 +261,7 @@ def refusal_of(error: OSError, listener: Listener) -> Unavailable:
     host, port, setting = listener.host, listener.port, listener.setting
     if error.errno == errno.EADDRINUSE:
         return PortTaken(host=host, port=port, who=port_holder(port) or "another process", setting=setting)
-    return CannotListen(host=host, port=port, problem=error.strerror or str(error), setting=setting)
+    return CannotListen(host=host, port=port, problem=error.strerror or str(error), section=listener.section)
 
 
 def addresses(listener: Listener) -> list[tuple[socket.AddressFamily, str]]:

@@ -121,7 +121,9 @@ def test_another_host_is_called_by_its_name() -> None:
 
 
 def test_tasks_without_an_sdk_are_told_of() -> None:
-    assert "no flyte: `flyte-manager doctor` says what to do" in banner(replace(FACTS, sdk_version=None))
+    told = banner(replace(FACTS, sdk_version=None, start="cold: warm starts are switched off"))
+    assert f"no flyte: run `{FACTS.interpreter} -m pip install flyte`, or set embedded.python" in told
+    assert "cold" not in told
 
 
 def test_the_line_names_a_domain_that_there_is() -> None:

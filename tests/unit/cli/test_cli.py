@@ -1,6 +1,7 @@
 """The command as its user sees it: what it prints, and its exit codes."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -171,6 +172,15 @@ def test_a_broken_database_ends_the_start_in_the_words_of_the_original(tmp_path:
     assert ended.returncode == 1
     assert "flyte-manager: failed to run migrations: " in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_data_directory_that_cannot_be_made_ends_the_start_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = run(*FREE_PORTS, f"--dataDir={tmp_path / 'file' / 'data'}")
+    assert ended.returncode == 1
+    assert re.fullmatch(
+        r"flyte-manager: \S+/file/\S+ can't be written \(Not a directory\): .* set dataDir .*\n", ended.stderr
+    )
 
 
 def test_doctor_ends_with_1_when_something_is_bad(tmp_path: Path) -> None:

@@ -73,6 +73,22 @@ def test_an_interpreter_that_cannot_run_is_refused_with_advice(tmp_path: Path) -
         find_interpreter(str(tmp_path / "none"), {}, OWN)
     with pytest.raises(NoInterpreter, match="code 1"):
         find_interpreter("/bin/false", {}, OWN)
+    with pytest.raises(NoInterpreter, match="no Python"):
+        find_interpreter("/bin/echo", {}, OWN)
+    with pytest.raises(NoInterpreter, match=r"a broken one \(.*ls: [^\n]*No such file or directory\)"):
+        find_interpreter("/bin/ls", {}, OWN)
+
+
+def test_a_python_that_is_too_old_for_the_sdk_is_refused_with_its_version(tmp_path: Path) -> None:
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\necho Python 3 8\necho\n")
+    old.chmod(0o755)
+    with pytest.raises(NoInterpreter, match=r"Python 3\.8 is older than the SDK's 3\.10"):
+        find_interpreter(str(old), {}, OWN)
+    active = tmp_path / "venv" / "bin" / "python"
+    active.parent.mkdir(parents=True)
+    active.symlink_to(old)
+    assert find_interpreter(None, {"VIRTUAL_ENV": str(tmp_path / "venv")}, OWN).python == OWN
 
 
 def test_other_systems_are_refused_with_advice() -> None:

@@ -74,8 +74,8 @@ async def test_nothing_is_held_after_a_refused_start() -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
-async def test_an_address_that_is_not_ours_is_refused_with_the_setting(host: str) -> None:
-    with pytest.raises(CannotListen, match=r"change it with server\.port"):
+async def test_an_address_that_is_not_ours_is_refused_with_the_settings_of_both(host: str) -> None:
+    with pytest.raises(CannotListen, match=r"change host or port in server$"):
         await Servers([listener(host=host)], stopping=asyncio.Event()).start()
 
 
