@@ -22,6 +22,7 @@ from typing import Any
 
 from bench import lists as run_lists
 from bench import processes
+from bench.durable import commits_per_second
 from bench.load import Outcome
 from bench.manager import FAKE, REPOSITORY, Manager, running
 from bench.report import Figure, Row
@@ -39,6 +40,7 @@ class Scale:
     idle_seconds: float = 10.0
     calls: int = 400
     calls_at_once: int = 3000
+    durable_seconds: float = 1.0
     call_seconds: float = 12.0
     warm: int = 40
     cold: int = 8
@@ -130,6 +132,26 @@ def calls(scale: Scale) -> Iterator[Row]:
                 yield Row(f"{scenario}.{callers}", f"{what}, {who}", figures, counted, _cpu(done), loaded())
 
 
+def statuses(scale: Scale) -> Iterator[Row]:
+    """UpdateActionStatus by an executor that runs apart, beside what the disk gives at that moment."""
+    loads = (("status", 1, "1 caller"), ("status", 10, "10 callers"), ("status", 50, "50 callers"))
+    for scenario, callers, who in (*loads, ("status_stream", 1, "1 stream")):
+        with running(program=FAKE) as manager:
+            loaded = Loaded()
+            before = commits_per_second(manager.folder, seconds=scale.durable_seconds)
+            count = scale.calls if callers == 1 and scenario == "status" else scale.calls_at_once
+            done = load(manager, scenario, count=count, callers=callers, seconds=CLIENT_SECONDS)
+            after = commits_per_second(manager.folder, seconds=scale.durable_seconds)
+            rate, durable = done.count / done.seconds, (before + after) / 2
+            figures = [
+                Figure("", rate, "updates/s"),
+                Figure("one-row commits", durable, "/s"),
+                Figure("ratio", 100 * rate / durable, "%"),
+            ]
+            counted = f"{done.count} updates"
+            yield Row(f"{scenario}.{callers}", f"UpdateActionStatus, {who}", figures, counted, _cpu(done), loaded())
+
+
 def launch(scale: Scale) -> Iterator[Row]:
     """One child after the other of one SDK parent: how long until it runs."""
     for mode, count in (("warm", scale.warm), ("cold", scale.cold)):
@@ -213,7 +235,7 @@ def lists(scale: Scale) -> Iterator[Row]:
 
 
 MEASURES: dict[str, Callable[[Scale], Iterator[Row]]] = {
-    each.__name__: each for each in (start, idle, calls, launch, watch, actions, children, lists)
+    each.__name__: each for each in (start, idle, calls, statuses, launch, watch, actions, children, lists)
 }
 
 
