@@ -4,12 +4,11 @@ Each call is one transaction. After its commit the changed actions are told to t
 wake-ups (watchers), never before: what a client was told is on disk (DESIGN.md §4.5).
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action, Budget, Resource, Run
@@ -64,7 +63,6 @@ class Ledger:
         self._wakeups = wakeups
         self._clock = clock
         self._listeners: list[Listener] = []
-        self._writes: set[asyncio.Task[Any]] = set()
 
     def listen(self, listener: Listener) -> None:
         """Calls the listener on the event loop with each changed action, after the commit."""
@@ -247,24 +245,20 @@ class Ledger:
         work.save(lifecycle.again(found, work.at), found)
 
     async def transact(self, operation: Callable[[Work], T]) -> T:
-        """Runs the operation in one transaction, then tells what it changed. Shielded: a caller that goes away between
-        the commit and the telling must not make it untold."""
-        task = asyncio.create_task(self._commit(operation), name="ledger write")
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-        return await asyncio.shield(task)
+        """Runs the operation in one transaction, then tells what it changed, though the caller may have gone."""
 
-    async def _commit(self, operation: Callable[[Work], T]) -> T:
         def transaction(tx: Transaction) -> tuple[T, list[Action]]:
             work = Work(tx, self._clock())
             return operation(work), work.changed
 
-        answer, changed = await self._database.write(transaction)
-        for action in changed:
+        answer, _ = await self._database.write(transaction, then=self._tell)
+        return answer
+
+    def _tell(self, written: tuple[object, list[Action]]) -> None:
+        for action in written[1]:
             for listener in self._listeners:
                 listener(action)
             self._wakeups.notify(_topics(action))
-        return answer
 
 
 def _topics(action: Action) -> Iterator[Hashable]:

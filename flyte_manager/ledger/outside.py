@@ -101,7 +101,7 @@ class Outside:
                 raise NoNextAttempt(name=action.id.name, phase=action.phase.name, number=number)
             former = work.attempt(action.attempt_id)
             action = work.save(outside.begin(action, former, number, told.at), action)
-        return action, replace(told, attempt=AttemptId(action.id, number))
+        return action, told if told.attempt.number else replace(told, attempt=AttemptId(action.id, number))
 
     def _budget_for(self, work: Work, action: Action, told: AttemptReport) -> Budget:
         if told.phase not in outside.RETRYABLE:

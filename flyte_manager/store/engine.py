@@ -62,10 +62,13 @@ class Transaction:
 class _Job(Generic[T]):
     """One write or read: what to do, who waits for it, and how it ended."""
 
-    __slots__ = ("done", "error", "loop", "operation", "result")
+    __slots__ = ("done", "error", "loop", "operation", "result", "then")
 
-    def __init__(self, operation: Callable[[Any], T], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, operation: Callable[[Any], T], loop: asyncio.AbstractEventLoop, then: Callable[[T], None] | None
+    ) -> None:
         self.operation = operation
+        self.then = then
         self.loop = loop
         self.done: asyncio.Future[None] = loop.create_future()
         self.result: T | None = None
@@ -309,14 +312,15 @@ class Database:
         """A random id that the database keeps from its first use on."""
         return self._instance_id
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, then: Callable[[T], None] | None = None) -> T:
         """Runs the operation in the writer thread and returns its result once it is on the disk.
 
         It may run more than once, and shares its transaction with others unless one of them fails. It raises what the
         operation raises (then nothing of it is kept), DatabaseUnusable when the file or its disk is at fault. When the
-        caller is cancelled, the operation may happen all the same.
+        caller is cancelled, the operation may happen all the same. `then` is called on the event loop with the result,
+        also when the caller is gone by then.
         """
-        return await _done(self._writer.line, operation)
+        return await _done(self._writer.line, operation, then)
 
     async def read(self, query: Callable[[sa.Connection], T]) -> T:
         """Runs the query in a reader thread, on one snapshot of what is committed. It returns plain data."""
@@ -334,9 +338,9 @@ class Database:
             self._lock.release()
 
 
-async def _done(line: _Line, operation: Callable[[Any], T]) -> T:
+async def _done(line: _Line, operation: Callable[[Any], T], then: Callable[[T], None] | None = None) -> T:
     """The operation's result, once a thread has run it."""
-    job = _Job(operation, asyncio.get_running_loop())
+    job = _Job(operation, asyncio.get_running_loop(), then)
     line.put(job)
     await job.done
     if job.error is not None:
@@ -402,5 +406,10 @@ def _wake(batch: Sequence[_Job[Any]]) -> None:
 
 def _settle(jobs: Sequence[_Job[Any]]) -> None:
     for job in jobs:
+        if job.then is not None and job.error is None:
+            try:
+                job.then(job.result)
+            except Exception as error:  # its caller's concern, not that of the others
+                job.error = error
         if not job.done.done():  # a cancelled caller's is
             job.done.set_result(None)

@@ -370,3 +370,30 @@ def test_a_second_manager_is_refused_by_another_path_to_the_same_file_too(file: 
 def test_only_the_managers_user_can_read_a_new_database(file: Path, database: Database) -> None:
     assert database
     assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_what_follows_a_commit_happens_on_the_loop_also_when_the_caller_is_gone(database: Database) -> None:
+    told: list[int] = []
+    thread = threading.get_ident()
+
+    def then(result: int) -> None:
+        assert threading.get_ident() == thread
+        told.append(result)
+
+    assert await database.write(lambda _: 1, then=then) == 1
+    gone = asyncio.create_task(database.write(lambda _: 2, then=then))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await database.write(lambda _: 3, then=then)
+    assert told == [1, 2, 3]
+
+
+async def test_what_fails_after_a_commit_is_told_to_its_caller_alone(database: Database) -> None:
+    def then(_: int) -> None:
+        raise ValueError("after")
+
+    failing = asyncio.create_task(database.write(lambda _: 1, then=then))
+    beside = asyncio.create_task(database.write(lambda _: 2))
+    with pytest.raises(ValueError, match="after"):
+        await failing
+    assert await beside == 2
