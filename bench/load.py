@@ -275,8 +275,10 @@ async def watch_traces(client: Client, order: Order) -> Outcome:
 
 
 async def watch_ends(client: Client, order: Order) -> Outcome:
-    """From a task's start to WatchActionDetails saying RUNNING, and (`later`) from its end to the final phase there, at
-    each of as many watchers as there are callers. Both clocks are this machine's."""
+    """From a task's end to WatchActionDetails telling the final phase, at each of as many watchers as there are
+    callers, and (`later`) from its start to RUNNING there, which many watchers come too late for. Both clocks are this
+    machine's."""
+    word = "for:0.05" if order.callers == 1 else "for:1"
     starts: list[float] = []
     ends: list[float] = []
 
@@ -293,7 +295,7 @@ async def watch_ends(client: Client, order: Order) -> Outcome:
 
     meter = Meter(order.manager)
     for _ in range(order.count):
-        root = await client.create("for:0.05")
+        root = await client.create(word)
         async with asyncio.TaskGroup() as group:
             for _ in range(order.callers):
                 group.create_task(watch(root))

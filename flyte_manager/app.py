@@ -131,7 +131,7 @@ async def _serve(settings: Settings, *, started: float) -> int:
         database = Database.open(settings.database.sqlite.file, clock=_now)
         stack.callback(database.close)
         controller: Controller[ActionId]
-        middle = _middle(settings, database, wake=lambda action: controller.enqueue(action))
+        middle = _middle(settings, database, wake=lambda action: controller.hurry(action))
         await middle.projects.seed()
         parts = await _world(settings, middle, stack)
         stopping = asyncio.Event()

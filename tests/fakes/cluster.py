@@ -206,7 +206,7 @@ def _build(client: Client, database: Database, folder: Path, life: Life, verdict
     controller: Controller[ActionId]
 
     def wake(action: ActionId) -> None:
-        controller.enqueue(action)
+        controller.hurry(action)
 
     objects = TaskActionObjects(client=client, namespace=NAMESPACE, wake=wake, recorder=recorder, clock=_now)
     pods = Pods(

@@ -123,10 +123,10 @@ def wired(
     controller: Controller[ActionId]
 
     def wake(action: ActionId) -> None:
-        controller.enqueue(action)
+        controller.hurry(action)
 
     def ended(attempt: AttemptId) -> None:
-        controller.enqueue(attempt.action)
+        controller.hurry(attempt.action)
 
     def changed(action: Action) -> None:
         admission.track(action)

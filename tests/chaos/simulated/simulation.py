@@ -143,7 +143,7 @@ class Simulation:
         life.tasks.append(asyncio.create_task(parts.controller.run(), name="executor"))
         life.tasks[0].add_done_callback(self._checked)
         for attempt in self.world.alive():  # as the worlds name what they hold at their start
-            parts.controller.enqueue(attempt.action)
+            parts.controller.hurry(attempt.action)
         self._lives.set()
 
     def _waking(self, runtime: SimulatedRuntime, wake: Callable[[AttemptId], None]) -> SimulatedRuntime:

@@ -326,13 +326,13 @@ async def waiting(middle: Middle, *, spec: Spec | None = None) -> tuple[ActionId
 def woken(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> list[ActionId]:
     """Who is woken from now on."""
     found: list[ActionId] = []
-    enqueue: Callable[[ActionId], None] = middle.controller.enqueue
+    hurry: Callable[[ActionId], None] = middle.controller.hurry
 
     def remember(key: ActionId) -> None:
         found.append(key)
-        enqueue(key)
+        hurry(key)
 
-    monkeypatch.setattr(middle.controller, "enqueue", remember)
+    monkeypatch.setattr(middle.controller, "hurry", remember)
     return found
 
 

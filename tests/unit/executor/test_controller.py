@@ -82,8 +82,49 @@ async def test_keys_are_worked_on_side_by_side_in_the_order_of_their_coming() ->
         for number in range(1000):
             controller.enqueue(str(number))
         await until(lambda: len(turns) == 1000 and not controller._active)
-        assert (controller._waiting, controller._active, controller._again) == ({}, set(), set())
+        assert (controller._waiting, controller._active, controller._again) == ({}, set(), {})
     assert turns == [str(number) for number in range(1000)]
+
+
+async def test_news_pass_a_thousand_that_wait_and_leave_them_every_fourth_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORKERS", 1)
+    turns: list[str] = []
+
+    async def reconcile(key: str) -> Done:
+        turns.append(key)
+        await asyncio.sleep(0)
+        return Done()
+
+    async with running(reconcile) as controller:
+        for number in range(1000):
+            controller.enqueue(str(number))
+        controller.hurry("999")
+        for number in range(9):
+            controller.hurry(f"news {number}")
+            controller.enqueue(f"news {number}")
+        await until(lambda: len(turns) == 1009)
+    assert turns[:3] == ["999", "news 0", "news 1"]
+    assert set(turns[:13]) == {"999", *(f"news {number}" for number in range(9)), "0", "1", "2"}
+    assert turns[13:] == [str(number) for number in range(3, 999)]
+
+
+async def test_news_of_a_key_that_is_worked_on_hurry_after_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORKERS", 1)
+    turns: list[str] = []
+
+    async def reconcile(key: str) -> Done:
+        turns.append(key)
+        if turns == ["a"]:
+            controller.enqueue("a")
+            controller.hurry("a")
+            controller.enqueue("a")
+        return Done()
+
+    async with running(reconcile) as controller:
+        for key in ("a", "b", "c"):
+            controller.enqueue(key)
+        await until(lambda: len(turns) == 4)
+    assert turns == ["a", "a", "b", "c"]
 
 
 async def test_a_requeued_key_comes_back_and_an_earlier_wake_cancels_its_timer() -> None:

@@ -375,7 +375,7 @@ async def test_what_does_not_fit_waits_and_is_woken_by_an_end(tmp_path: Path, cl
         assert list(await middle.reconciler.list_all()) == [ROOT]  # its turn wakes it, a listing need not
         middle.runtime.finish(FIRST)
         await middle.reconciler.reconcile(ROOT)
-        assert second in middle.controller._waiting
+        assert second in middle.controller._news
         await middle.reconciler.reconcile(second)
         assert await middle.phase(second) is Phase.RUNNING
 
