@@ -113,6 +113,31 @@ def test_no_value_of_any_field_is_a_fault(manager: Manager) -> None:
     assert "failed, id" not in manager.log
 
 
+CHILD = {"run": RUN, "name": "theirs"}
+REPORTS: Mapping[str, Body] = {
+    "workflow.InternalRunService/RecordAction": {"actionId": CHILD, "parent": "a0", "task": {"spec": SPEC}},
+    "workflow.InternalRunService/UpdateActionStatus": {"actionId": CHILD, "status": {"phase": 4, "attempts": 1}},
+    "workflow.InternalRunService/RecordActionEvents": {"events": [{"id": CHILD, "phase": 4, "attempt": 1}]},
+    "workflow.EventsProxyService/Record": {"events": [{"id": CHILD, "phase": 4, "attempt": 1}]},
+}
+
+
+def test_no_value_of_any_field_of_a_report_is_a_fault(manager: Manager) -> None:
+    with prepared(manager) as asker:
+        for method, body in REPORTS.items():
+            assert asker.ask(method, body).code == "ok"
+            base = asker.message(method, body)
+            every = list(changes(base))
+            for what, change in random.Random(method).sample(every, min(len(every), 4 * SAMPLE)):
+                message = asker.message(method, body)
+                change(message)
+                answer = asker.send(method, message.SerializeToString())
+                assert answer.code not in ("internal", "unknown"), f"{method}: {what}: {answer}"
+                read = {"actionId": CHILD}
+                assert asker.ask("workflow.RunService/GetActionDetails", read).code == "ok", f"{method}: {what}"
+    assert "failed, id" not in manager.log
+
+
 def test_a_secret_of_a_type_that_is_not_known_is_kept_and_shown(manager: Manager) -> None:
     name = {"project": "flytesnacks", "domain": "development", "name": "odd"}
     with closing(Asker(manager)) as asker:
