@@ -35,10 +35,11 @@ SECRET = "postgres://user:hunter2@db"
 
 
 class Service:
-    """StateService for tests; `ended` collects the names of the calls whose handler is over."""
+    """StateService for tests; `begun` and `ended` collect the names of the calls whose handler began and is over."""
 
     def __init__(self) -> None:
         self.open = 0
+        self.begun: list[str] = []
         self.ended: list[str] = []
         self.release = asyncio.Event()
 
@@ -49,6 +50,7 @@ class Service:
     async def get(self, request: GetRequest, ctx: Any) -> GetResponse:
         del ctx
         name = request.action_id.name
+        self.begun.append(name)
         try:
             match name:
                 case "missing":
@@ -73,6 +75,7 @@ class Service:
         del ctx
         name = request.parent_action_id.name
         self.open += 1
+        self.begun.append(name)
         try:
             match name:
                 case "fault":

@@ -130,7 +130,7 @@ async def test_handlers_end_when_their_call_is_cancelled(served: Served, channel
     state = StateServiceStub(channel)
     calls = [state.Get(named("hang")), state.Watch(watched("quiet")), state.Watch(watched("stay"))]
     await calls[2].read()
-    await asyncio.sleep(0.3)
+    await eventually(lambda: sorted(served.service.begun) == ["hang", "quiet", "stay"])
     for call in calls:
         call.cancel()
     await eventually(lambda: sorted(served.service.ended) == ["hang", "quiet", "stay"], seconds=1)
@@ -159,7 +159,7 @@ async def test_streams_end_with_unavailable_when_the_manager_stops(served: Serve
 
 async def test_a_call_that_outlasts_the_grace_is_unavailable(served: Served, channel: grpc.aio.Channel) -> None:
     call = asyncio.ensure_future(StateServiceStub(channel).Get(named("hang")))
-    await asyncio.sleep(0.3)
+    await eventually(lambda: served.service.begun == ["hang"])
     await served.servers.stop(grace=0.2)
     assert (await failure(call)).code() is grpc.StatusCode.UNAVAILABLE
 

@@ -187,7 +187,7 @@ async def test_a_cancelled_call_whose_cancel_nobody_took_back_sends_no_end() -> 
 async def test_a_unary_call_in_flight_gets_to_finish_within_the_grace(served: Served) -> None:
     body = b'{"actionId": {"name": "wait"}}'
     call = asyncio.create_task(served.post("/flyteidl2.workflow.StateService/Get", body))
-    await asyncio.sleep(0.2)
+    await eventually(lambda: served.service.begun == ["wait"])
     stop = asyncio.create_task(served.servers.stop(grace=2))
     await asyncio.sleep(0.1)
     served.service.release.set()
@@ -198,7 +198,7 @@ async def test_a_unary_call_in_flight_gets_to_finish_within_the_grace(served: Se
 async def test_a_unary_call_that_outlasts_the_grace_is_unavailable(served: Served) -> None:
     body = b'{"actionId": {"name": "hang"}}'
     call = asyncio.create_task(served.post("/flyteidl2.workflow.StateService/Get", body))
-    await asyncio.sleep(0.2)
+    await eventually(lambda: served.service.begun == ["hang"])
     await served.servers.stop(grace=0.2)
     reply = await call
     assert (reply.status_code, reply.json()["code"]) == (503, "unavailable")
