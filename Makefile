@@ -45,8 +45,8 @@ docs: build ## write the generated tables of docs/ anew
 	@$(PY) -m tests.rpcs
 	@$(PY) -m tests.decisions
 
-bench: build ## measure, print the table, write it to docs/
-	@exec $(PY) -m bench
+bench: build ## measure, print the table, write it to docs/; AGAINST=commit compares with it, in turns
+	@exec $(PY) -m bench $(if $(AGAINST),--against $(AGAINST))
 
 bench-kubernetes: build ## the same with pods, on clusters that it starts: takes 15 minutes
 	@$(PY) -m tests.cluster build --kwok

@@ -1,6 +1,7 @@
 """`python -m bench`: measures, prints the table, writes it to docs/bench.md and bench/results/<commit>.json.
 
-`--kubernetes` measures the other world, and writes the page's second part.
+`--kubernetes` measures the other world, and writes the page's last part. `--against COMMIT` measures that commit beside
+this one, in turns, and writes the part between.
 """
 
 import argparse
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import kubernetes, measures, report
+from bench import kubernetes, measures, processes, report
+from bench.against import TURNS, against
 from bench.manager import REPOSITORY
 
 Measure = Callable[[], Iterator[report.Row]]
@@ -37,7 +39,14 @@ INTRODUCTION = """\
 """
 HOW = """
 `python -m bench --quick` takes less than a minute, `--only NAME` one measurement; neither writes this page.
-`python -m bench --compare A.json B.json` shows what changed between two commits.
+`python -m bench --against COMMIT` measures another commit beside this one, in turns: the ratios of CPU hold on a busy
+machine, too. `python -m bench --compare A.json B.json` shows what changed between two results.
+"""
+AGAINST = "\n## Two commits in turns\n"
+AGAINST_INTRODUCTION = """
+`make bench AGAINST={other}` made this part: {commit}, {when}, Python {python}, {cores} cores ({processor}). Medians of
+{turns} runs of each, one after the other; load average at the end {load:.1f}.
+
 """
 KUBERNETES = "\n## Kubernetes\n"
 KUBERNETES_INTRODUCTION = """
@@ -80,13 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(chosen) - set(suite.measures):
         print(f"unknown: {', '.join(unknown)}; there are {', '.join(suite.measures)}", file=sys.stderr)
         return 2
+    if given.against:
+        return _against(given.against, chosen, quick=given.quick, kept=not given.only and not given.quick)
     rows, failed = _measure({name: suite.measures[name] for name in chosen})
     commit, facts = report.commit(REPOSITORY), report.facts()
     results = report.Results(commit, facts, rows)
     whole = not given.quick and not given.only and not failed
-    path = RESULTS / f"{commit}{suite.mark}{'' if whole else '-part'}.json"
+    path = given.into or RESULTS / f"{commit}{suite.mark}{'' if whole else '-part'}.json"
     path.write_text(results.as_json() + "\n")
-    print(f"\nwritten: {path.relative_to(REPOSITORY)}")
+    print(f"\nwritten: {path.name}")
     if whole:
         part = suite.introduction.format(commit=commit, **facts) + results.as_markdown() + "\n"
         PAGE.write_text(suite.whole(PAGE.read_text(), part))
@@ -94,12 +105,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
+def _against(other: str, chosen: Sequence[str], *, quick: bool, kept: bool) -> int:
+    lines = list(against(other, chosen, quick=quick))
+    print("\n" + "\n".join(lines))
+    if kept:
+        introduction = AGAINST_INTRODUCTION.format(
+            other=other, commit=report.commit(REPOSITORY), turns=TURNS, load=processes.load(), **report.facts()
+        )
+        page = PAGE.read_text()
+        before, rest = page.partition(AGAINST)[0].partition(KUBERNETES)[0], "".join(page.partition(KUBERNETES)[1:])
+        PAGE.write_text(before + AGAINST + introduction + "\n".join(lines) + "\n" + rest)
+    return 0
+
+
 def _processes(*, quick: bool) -> Suite:
     scale = measures.QUICK if quick else measures.Scale()
     return Suite(
         {name: partial(measure, scale) for name, measure in measures.MEASURES.items()},
         "",
-        lambda page, part: part + HOW + "".join(page.partition(KUBERNETES)[1:]),
+        lambda page, part: part + HOW + page[page.find(AGAINST if AGAINST in page else KUBERNETES) :],
         INTRODUCTION,
     )
 
@@ -138,6 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kubernetes", action="store_true", help="with pods, on clusters that it starts")
     parser.add_argument("--quick", action="store_true", help="less work: under a minute, for a first look")
     parser.add_argument("--only", action="append", metavar="NAME", help="this measurement; may be repeated")
+    parser.add_argument("--against", metavar="COMMIT", help="measure that commit beside this one, in turns")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="print the ratios of two results"
     )

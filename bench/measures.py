@@ -45,6 +45,7 @@ class Scale:
     warm: int = 40
     cold: int = 8
     watched: int = 200
+    watched_by_many: int = 20
     drained: int = 1000
     children: int = 1000
     runs: int = 1_000_000
@@ -60,6 +61,7 @@ QUICK = Scale(
     warm=8,
     cold=2,
     watched=30,
+    watched_by_many=4,
     drained=200,
     children=60,
     runs=50_000,
@@ -181,6 +183,11 @@ def watch(scale: Scale) -> Iterator[Row]:
         figures = quantiles(done.later)
         yield Row("watch.running", "Task starts → watcher of the run", figures, counted, _cpu(done), loaded())
         yield Row("watch.end", "Task ends → watcher of the run", quantiles(done.latencies), counted, {}, loaded())
+        loaded = Loaded()
+        done = load(manager, "watch_ends", count=scale.watched_by_many, callers=50)
+        counted = f"{done.count} messages"
+        figures = quantiles(done.latencies)
+        yield Row("watch.end.50", "Task ends → each of 50 watchers", figures, counted, _cpu(done), loaded())
         done = load(manager, "watch_traces", count=scale.watched)
         counted = f"{done.count} traces"
         figures = quantiles(done.latencies)
@@ -203,6 +210,16 @@ def actions(scale: Scale) -> Iterator[Row]:
                 *quantiles(done.latencies),
             ]
             yield Row(f"actions.{key}", what, figures, f"{done.count} actions", _cpu(done), loaded())
+
+
+def in_turn(scale: Scale) -> Iterator[Row]:
+    """The same for one action after the other: nothing waits for anything else."""
+    with running(program=FAKE, flags=ROOM) as manager:
+        loaded = Loaded()
+        done = load(manager, "in_turn", count=scale.calls, seconds=60.0)
+        figures = [Figure("manager", 1000 * done.manager_cpu / done.count, "ms CPU/action"), *quantiles(done.latencies)]
+        what = "Enqueue → SUCCEEDED at the parent's watcher, one at a time"
+        yield Row("actions.in_turn", what, figures, f"{done.count} actions", _cpu(done), loaded())
 
 
 def children(scale: Scale) -> Iterator[Row]:
@@ -235,7 +252,7 @@ def lists(scale: Scale) -> Iterator[Row]:
 
 
 MEASURES: dict[str, Callable[[Scale], Iterator[Row]]] = {
-    each.__name__: each for each in (start, idle, calls, statuses, launch, watch, actions, children, lists)
+    each.__name__: each for each in (start, idle, calls, statuses, launch, watch, actions, in_turn, children, lists)
 }
 
 
