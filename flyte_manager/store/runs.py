@@ -25,6 +25,7 @@ _MIRROR = Prepared(
         runs.c.name == sa.bindparam("_name"),
     )
     .values(
+        kept_bytes=sa.null(),  # it may end once more, with other outputs
         phase=sa.bindparam("_phase"),
         started_at=sa.bindparam("_started"),
         ended_at=sa.bindparam("_ended"),

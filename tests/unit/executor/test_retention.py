@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from flyte_manager.executor.sweeper import Sweeper
 from flyte_manager.ledger.ledger import BeingDeleted
 from flyte_manager.ledger.retention import Retained
 from flyte_manager.store import cache, tasks
+from flyte_manager.store.runs import mirror
 from flyte_manager.wire.orders import spec_digest
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle, middle, told
@@ -261,6 +263,18 @@ async def test_a_run_that_lives_again_is_not_deleted(keeping: Keeping) -> None:
     await keeping.begin("r1")
     assert not await Retained(keeping.middle.database).begin(run_id("r1"), cached=False)
     assert not await Retained(keeping.middle.database).begin(run_id("nobody"), cached=False)
+
+
+async def test_a_run_that_ended_once_more_is_looked_at_once_more(keeping: Keeping) -> None:
+    await keeping.run("r1")
+    await keeping.run("r2")
+    assert (await keeping.prune(dry=True)).runs == 0
+    root = await keeping.middle.action(action_id("a0", "r2"))
+    await keeping.middle.blobs.write(f"{keeping.base}/r2/a0/2/outputs.pb", f"{keeping.base}/r1/x".encode())
+    for phase, ended in ((Phase.RUNNING, None), (Phase.SUCCEEDED, keeping.clock())):
+        await keeping.middle.database.write(partial(mirror, root=replace(root, phase=phase, ended_at=ended)))
+    keeping.clock.advance(9.5 * DAY)
+    assert ((await keeping.prune()).held, await keeping.left()) == (1, {"r1", "r2"})
 
 
 async def test_the_sweeper_prunes_and_survives_what_goes_wrong(
