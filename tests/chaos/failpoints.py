@@ -1,6 +1,6 @@
 """Named points between two steps at which a test kills the manager. The product knows nothing of them.
 
-    arm(reached, …)                                     reached(name) is awaited at each point, in the fakes or for real
+    arm(reached, …)                                     reached(name) is called at each point, in the fakes or for real
     python -m tests.chaos.failpoints NAME HIT -- …      the manager, killed when it comes there the HIT-th time
 
 docs/testing.md lists them.
@@ -20,7 +20,7 @@ from flyte_manager.ledger.ledger import Ledger
 from flyte_manager.processes.runtime import Processes
 from flyte_manager.store.engine import Database
 
-Reached = Callable[[str], Awaitable[None]]
+Reached = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,18 @@ def arm(reached: Reached, *, database: type, ledger: type, runtime: type, blobs:
 
 
 def _watched(step: Step, method: Callable[..., Awaitable[Any]], reached: Reached) -> Callable[..., Awaitable[Any]]:
-    async def watched(*args: Any, **kwargs: Any) -> Any:
-        await reached(step.before)
-        result = await method(*args, **kwargs)
-        await reached(step.after)
-        return result
+    async def watched(*args: Any, then: Callable[[Any], None] | None = None, **kwargs: Any) -> Any:
+        reached(step.before)
+        if then is None:
+            result = await method(*args, **kwargs)
+            reached(step.after)
+            return result
+
+        def told(result: Any) -> None:
+            reached(step.after)
+            then(result)
+
+        return await method(*args, then=told, **kwargs)
 
     return watched
 
@@ -74,7 +81,7 @@ def _killed_at(name: str, hit: int) -> int:
     """Runs the manager until it comes to the point that often."""
     left = hit
 
-    async def reached(point: str) -> None:
+    def reached(point: str) -> None:
         nonlocal left
         if point == name:
             left -= 1

@@ -92,7 +92,7 @@ class Killer:
         self.reached: list[str] = []
         self.simulation: Simulation | None = None
 
-    async def __call__(self, point: str) -> None:
+    def __call__(self, point: str) -> None:
         if self.simulation is None or not self.simulation.lives:
             return
         self.reached.append(point)

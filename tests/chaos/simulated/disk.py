@@ -6,6 +6,7 @@ write(f) ─▶ waiting ─▶ BEGIN f COMMIT ─▶ callers go on, in the order
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -27,30 +28,32 @@ class Crashed(Unavailable):
     """the manager is dead."""
 
 
+_ENGINE = sa.create_engine(
+    "sqlite://", poolclass=sa.StaticPool, connect_args={"isolation_level": None, "check_same_thread": False}
+)
+"""One for all disks, which come one after the other: it keeps the compiled statements."""
+
+
 def _template() -> bytes:
     """The tables, made once."""
-    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
-    metadata.create_all(engine)
-    with engine.connect() as connection:
-        content = connection.connection.driver_connection.serialize()  # type: ignore[union-attr]
-    engine.dispose()
-    return cast("bytes", content)
+    with _ENGINE.connect() as connection:
+        metadata.create_all(connection)
+        return cast("bytes", _driver(connection).serialize())
+
+
+def _driver(connection: sa.Connection) -> Any:
+    return connection.connection.driver_connection
 
 
 _EMPTY = _template()
-_COMPILED: dict[Any, Any] = {}
-"""statements, compiled once for all disks"""
 
 
 class Disk:
     """What is committed. `committed` is called with the revision of each transaction, before anybody is told."""
 
     def __init__(self, committed: Callable[[sa.Connection, int], None]) -> None:
-        self._engine = sa.create_engine(
-            "sqlite://", poolclass=sa.StaticPool, connect_args={"isolation_level": None, "check_same_thread": False}
-        ).execution_options(compiled_cache=_COMPILED)
-        self.connection = self._engine.connect()
-        self._driver().deserialize(_EMPTY)
+        self.connection = _ENGINE.connect()
+        _driver(self.connection).deserialize(_EMPTY)
         self._committed = committed
         self._revision = 0
 
@@ -71,10 +74,13 @@ class Disk:
 
     def close(self) -> None:
         self.connection.close()
-        self._engine.dispose()
 
-    def _driver(self) -> Any:
-        return self.connection.connection.driver_connection
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    operation: Callable[[Transaction], Any]
+    answer: "asyncio.Future[Any]"
+    then: Callable[[Any], None] | None
 
 
 class MemoryDatabase:
@@ -83,7 +89,7 @@ class MemoryDatabase:
     def __init__(self, disk: Disk, random: Random) -> None:
         self._disk = disk
         self._random = random
-        self._waiting: asyncio.Queue[tuple[Callable[[Transaction], Any], asyncio.Future[Any]]] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Write] = asyncio.Queue()
         self._answers: dict[asyncio.Future[Any], None] = {}
         self._dead = False
         self._writer = asyncio.create_task(self._serve(), name="database writer")
@@ -91,11 +97,11 @@ class MemoryDatabase:
     def as_database(self) -> Database:
         return cast("Database", self)
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, then: Callable[[T], None] | None = None) -> T:
         self._check()
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._answers[answer] = None
-        self._waiting.put_nowait((operation, answer))
+        self._waiting.put_nowait(_Write(operation, answer, then))
         try:
             return await answer
         finally:
@@ -123,15 +129,17 @@ class MemoryDatabase:
             await self._pause()
             while not self._waiting.empty() and len(batch) < self._random.randint(1, 8):
                 batch.append(self._waiting.get_nowait())
-            ended = [(answer, *self._attempted(operation)) for operation, answer in batch]
+            ended = [(write, *self._attempted(write.operation)) for write in batch]
             await self._pause()
-            for answer, result, error in ended:
-                if answer.done():
+            for write, result, error in ended:
+                if write.then is not None and error is None:
+                    write.then(result)
+                if write.answer.done():
                     continue
                 if error is None:
-                    answer.set_result(result)
+                    write.answer.set_result(result)
                 else:
-                    answer.set_exception(error)
+                    write.answer.set_exception(error)
 
     def _attempted(self, operation: Callable[[Transaction], Any]) -> tuple[Any, Exception | None]:
         if self._random.random() < FAILING:
