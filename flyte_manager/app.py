@@ -370,6 +370,8 @@ def _identity(settings: Settings) -> Identity | None:
     identity = tls.load_identity(given.certificate, given.key)
     if identity is not None and identity.until < _now():
         log.warning("the certificate %s has passed: clients will refuse it", given.certificate)
+    if identity is not None and identity.authority:
+        log.warning("the certificate %s is an authority's (CA:TRUE): the SDK will refuse it", given.certificate)
     return identity
 
 

@@ -29,8 +29,9 @@ class Files:
     locked: Path
 
 
-def issue(folder: Path, *names: str, days: int = 30) -> Files:
-    """A certificate for these names and addresses, valid for so many days (negative: until then, ago)."""
+def issue(folder: Path, *names: str, days: int = 30, authority: bool = False) -> Files:
+    """A certificate for these names and addresses, valid for so many days (negative: until then, ago); `authority`:
+    marked as one that issues others."""
     folder.mkdir(parents=True, exist_ok=True)
     own_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Authority of the tests")])
@@ -44,6 +45,8 @@ def issue(folder: Path, *names: str, days: int = 30) -> Files:
     builder = _builder(subject, issuer, key, now - 50 * DAY, now + days * DAY)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+    if authority:
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     leaf = builder.sign(own_key, hashes.SHA256())
     files = Files(*(folder / name for name in ("ca.pem", "tls.crt", "tls.key", "locked.key")))
     files.authority.write_bytes(root.public_bytes(Encoding.PEM))

@@ -95,6 +95,9 @@ def check_tls(settings: Settings) -> Iterator[Finding]:
         yield Finding("https", "warn", f"{text}, which {'has passed' if left < timedelta() else 'is soon'}: {cure}")
     elif not identity.names:
         yield Finding("https", "warn", f"{text}: clients will refuse it; issue one with subjectAltName")
+    elif identity.authority:
+        cure = "the SDK will refuse it; docs/configuration.md has the command that makes one for a server"
+        yield Finding("https", "warn", f"{text}, marked as an authority's (CA:TRUE): {cure}")
     else:
         yield Finding("https", "ok", text)
 

@@ -1,19 +1,24 @@
 """Two protocols on one port: what a client speaks is told by its TLS handshake (ALPN), else by its first bytes.
 
     h2, or PRI * HTTP/2.0 …   -> HTTP/2 (`http2.py`)
+    the hello of TLS          -> closed, where the port is plain; the log tells why
     anything else             -> HTTP/1.1 (uvicorn's)
 
 The connection is handed over with `transport.set_protocol`, so nothing stands between it and its protocol afterwards.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ALPN = ("h2", "http/1.1")
+TLS_HELLO = b"\x16\x03"
 PATIENCE = 75
 """seconds in which a client has to say a first word"""
+
+log = logging.getLogger(__name__)
 
 
 class FirstBytes(asyncio.Protocol):
@@ -43,6 +48,13 @@ class FirstBytes(asyncio.Protocol):
         if len(self._received) < len(PREFACE) and PREFACE.startswith(self._received):
             return
         self._forget()
+        if self._received.startswith(TLS_HELLO):
+            port = self.transport.get_extra_info("sockname")[1]
+            log.warning(
+                "a client speaks https to port %d, which is plain http: let it use http://, or --insecure", port
+            )
+            self.transport.close()
+            return
         self._hand_over(self._http2 if self._received.startswith(PREFACE) else self._http1)
 
     def connection_lost(self, _error: Exception | None) -> None:

@@ -36,6 +36,10 @@ class NotServed(Unsupported):
     """{service}/{method} is not served by this manager: docs/rpc.md lists what is."""
 
 
+class HealthOnly(Unsupported):
+    """this port tells the manager's health only, {service} is at manager.runsService.port"""
+
+
 def feature_of(service: str, method: str) -> Feature | None:
     """What this method needs and the manager does not have; None where nothing is known to be missing."""
     return NOT_SERVED.get(f"{service}/{method}") or NOT_SERVED.get(service)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send, answer
 from flyte_manager.rpc.edge import ConnectApp
 from flyte_manager.rpc.errors import to_connect
-from flyte_manager.rpc.not_served import refusal
+from flyte_manager.rpc.not_served import HealthOnly, refusal
 from flyte_manager.rpc.refusals import refuse
 
 NOT_HERE = 404
@@ -91,7 +91,8 @@ class Router:
         if matching:
             await wrong_method(send, frozenset().union(*(route.methods for route in matching)))
         elif service is not None or ("." in first and rest and "/" not in rest):
-            await refuse(scope, send, to_connect(refusal(first, rest), where=path), status=NOT_HERE)
+            why = refusal(first, rest) if self._services else HealthOnly(service=first)
+            await refuse(scope, send, to_connect(why, where=path), status=NOT_HERE)
         else:
             await answer(send, NOT_HERE, b"nothing is served at this path: docs/rpc.md lists what is\n")
 

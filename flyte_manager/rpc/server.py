@@ -70,6 +70,8 @@ class Identity:
     context: ssl.SSLContext
     names: tuple[str, ...]
     until: datetime
+    authority: bool = False
+    """whether it is marked as one that issues others (CA:TRUE), which curl takes for a server's and the SDK does not"""
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -57,14 +57,15 @@ def load_identity(certificate: str, key: str) -> Identity | None:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError as error:  # such as a key that is too small for the system's policy
         raise BadCertificate(setting=CERTIFICATE, file=certificate, problem=str(error)) from None
-    return Identity(context, _names(own), own.not_valid_after_utc)
+    return Identity(context, _names(own), own.not_valid_after_utc, authority=_is_authority(own))
 
 
 def _certificate(file: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificates(_read(file, CERTIFICATE))[0]
     except ValueError as error:
-        raise BadCertificate(setting=CERTIFICATE, file=file, problem=str(error)) from None
+        problem = str(error).partition(". See ")[0]
+        raise BadCertificate(setting=CERTIFICATE, file=file, problem=problem) from None
 
 
 def _key(file: str) -> PrivateKeyTypes:
@@ -85,6 +86,13 @@ def _read(file: str, setting: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise UnreadableFile(setting=setting, file=file, problem=error.strerror or str(error)) from None
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:

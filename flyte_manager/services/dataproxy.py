@@ -20,6 +20,7 @@ from flyte_manager.domain.phases import Kind
 from flyte_manager.domain.ports import Blobs, Links, Logs
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.services.context import Context
+from flyte_manager.services.quiet import with_pauses
 from flyte_manager.store import actions, attempts, tasks
 from flyte_manager.store.engine import Database
 from flyte_manager.wire import data, deployed, ids, plan
@@ -31,6 +32,9 @@ INPUTS = "_inputs"
 
 LARGEST = 64 << 20
 """Bytes of inputs.pb or outputs.pb that an answer may carry; more than a request can bring."""
+
+QUIET_SECONDS = 15.0
+"""after which a log says that it is still there: the SDK ends `--follow` with "Request was cancelled" after 30"""
 
 
 class NoUploadName(Invalid):
@@ -165,7 +169,10 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
             return found is None or found.phase.final
 
         placed: Attempt | None = None
-        async for lines in self._logs.tail(attempt.id, ended=ended):
+        async for lines in with_pauses(self._logs.tail(attempt.id, ended=ended), QUIET_SECONDS):
+            if lines is None:
+                yield pb.TailLogsResponse()
+                continue
             placed = placed or await look()  # where there is a log, there is a pod
             for page in data.log_pages(lines, placed or attempt):
                 yield page

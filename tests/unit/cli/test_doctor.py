@@ -109,6 +109,13 @@ def test_the_certificate_is_looked_at(
     assert (finding.state, text in finding.text) == (state, True)
 
 
+def test_the_certificate_of_an_authority_is_warned_of(settings: Settings, tmp_path: Path) -> None:
+    files = issue(tmp_path / "tls", "localhost", authority=True)
+    server = replace(settings.server, tls=TlsSettings(str(files.certificate), str(files.key)))
+    (finding,) = (each for each in examine(replace(settings, server=server), None, MACHINE) if each.name == "https")
+    assert (finding.state, "CA:TRUE" in finding.text) == ("warn", True)
+
+
 def test_files_that_are_no_certificate_are_bad(settings: Settings, tmp_path: Path) -> None:
     server = replace(settings.server, tls=TlsSettings(str(tmp_path / "none"), str(tmp_path / "none")))
     (finding,) = (each for each in examine(replace(settings, server=server), None, MACHINE) if each.name == "https")

@@ -12,9 +12,9 @@ from flyteidl2.workflow.state_service_pb2 import GetRequest, GetResponse
 from flyte_manager.domain.errors import Overloaded
 from flyte_manager.rpc.asgi import Receive, Scope, Send, answer
 from flyte_manager.rpc.edge import Context, Edge, connect_app
-from flyte_manager.rpc.routes import Route
+from flyte_manager.rpc.routes import Route, build_app
 from tests.unit.rpc.raw_http2 import connected
-from tests.unit.rpc.serving import SECRET, serve
+from tests.unit.rpc.serving import GET, SECRET, serve
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,6 +92,17 @@ async def test_an_rpc_that_is_not_served_is_unimplemented_and_named(path: str) -
         assert (reply.status_code, reply.json()["code"]) == (404, "unimplemented")
         assert path.removeprefix("/") in reply.json()["message"]
         assert "docs/rpc.md" in reply.json()["message"]
+
+
+async def test_the_port_of_health_tells_where_the_services_are() -> None:
+    async def ready() -> str | None:
+        return None
+
+    transport = httpx.ASGITransport(build_app([], ready=ready))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        reply = await client.post(GET, content=b"{}", headers={"content-type": "application/json"})
+    assert (reply.status_code, reply.json()["code"]) == (404, "unimplemented")
+    assert "flyteidl2.workflow.StateService is at manager.runsService.port" in reply.json()["message"]
 
 
 async def test_a_stream_that_is_not_served_ends_with_the_sentence_as_its_last_frame() -> None:

@@ -120,6 +120,12 @@ async def test_a_request_with_an_endless_head_is_refused() -> None:
         assert long.startswith(b"HTTP/1.1 400 ")
 
 
+async def test_https_at_a_plain_port_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve() as served:
+        assert await raw(served.port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" + b"x" * 100) == b""
+    assert f"a client speaks https to port {served.port}, which is plain http" in caplog.text
+
+
 async def test_many_requests_with_large_bodies_pass_on_one_connection() -> None:
     async with serve() as served, httpx.AsyncClient(base_url=served.url) as client:
         body = b'{"actionId": {"name": "' + b"n" * 300_000 + b'"}}'

@@ -111,6 +111,14 @@ def test_only_plain_names_are_hosts(tmp_path: Path) -> None:
     assert identity.hosts == ("a.example.com",)
 
 
+def test_the_identity_tells_whether_it_is_an_authority(tmp_path: Path) -> None:
+    for authority in (False, True):
+        files = issue(tmp_path / str(authority), "localhost", authority=authority)
+        identity = load_identity(str(files.certificate), str(files.key))
+        assert identity is not None
+        assert identity.authority == authority
+
+
 def told(certificate: Path | str, key: Path | str) -> str:
     with pytest.raises(Refusal) as caught:
         load_identity(str(certificate), str(key))
@@ -129,4 +137,6 @@ def test_what_is_wrong_with_the_files_is_told_with_the_file_and_the_cure(files: 
     assert told(files.certificate, text).startswith(f"server.tls.key: {text} holds no private key in PEM")
     assert "is encrypted" in told(files.certificate, files.locked)
     assert told(files.certificate, other.key).startswith(f"the key in {other.key} (server.tls.key) is not that of")
-    assert told(files.key, files.certificate).startswith(f"server.tls.certificate: {files.key} holds no certificate")
+    exchanged = told(files.key, files.certificate)
+    assert exchanged.startswith(f"server.tls.certificate: {files.key} holds no certificate")
+    assert "cryptography.io" not in exchanged

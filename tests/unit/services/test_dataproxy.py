@@ -1,10 +1,12 @@
 """Uploads, inputs, outputs, reports, bundles and logs, as the SDK asks for them."""
 
+import asyncio
 import base64
 import hashlib
 import os
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from connectrpc.code import Code
@@ -21,6 +23,7 @@ from flyte_manager.domain.attempts import Place
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import LogLine
+from flyte_manager.services import dataproxy
 from flyte_manager.store import attempts, tasks
 from flyte_manager.wire.ids import action_proto
 from tests.unit.services.running import NOW, ROOT, RUN, Manager, refused
@@ -303,6 +306,19 @@ async def test_a_log_says_from_which_pod_it_comes_even_if_that_came_after_the_qu
     (message,) = [each async for each in asked]
     container = message.logs[0].container
     assert (container.kubernetes_namespace, container.kubernetes_container_name) == ("flyte", "main")
+
+
+async def test_a_log_of_a_quiet_task_says_that_it_is_still_there(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataproxy, "QUIET_SECONDS", 0.01)
+    await manager.add(manager.action())
+    manager.logs.pages = [[LogLine(NOW, "hello")]]
+    manager.logs.before_first = partial(asyncio.sleep, 0.1)
+    *quiet, message = [each async for each in manager.data.tail_logs(tail())]
+    assert quiet
+    assert not any(each.logs for each in quiet)
+    assert message.logs[0].lines[0].message == "hello\n"
 
 
 async def test_the_service_of_run_logs_gives_the_same_log(manager: Manager) -> None:
