@@ -111,10 +111,19 @@ class MortalClient(Client):
 class MortalDatabase(Database):
     life: Life
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, then: Callable[[T], None] | None = None) -> T:
         self.life.step("before a write into the database")
-        answer = await super().write(operation)
-        self.life.step("after a write into the database")
+
+        def told(result: T) -> None:
+            try:
+                self.life.step("after a write into the database")
+            except Killed:  # the dead tell nobody
+                return
+            if then is not None:
+                then(result)
+
+        answer = await super().write(operation, then=told)
+        self.life.goes_on()
         return answer
 
 
@@ -162,13 +171,12 @@ class Manager:
 
     async def end(self, working: "asyncio.Task[None]") -> None:
         """Nothing of it goes on."""
-        writes = list(self.ledger._writes)
         for task in list(self.pods._logs._going.values()) if self.life.died.is_set() else ():
             task.cancel()
         working.cancel()
         await asyncio.wait([working])
         self.database.close()
-        await asyncio.gather(*writes, *self.ledger._writes, return_exceptions=True)
+        await asyncio.sleep(0)  # what was written last is told
         if not working.cancelled() and (error := working.exception()) and not self.life.died.is_set():
             raise error
 

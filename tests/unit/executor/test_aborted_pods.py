@@ -134,6 +134,5 @@ async def test_of_what_has_ended_and_was_collected_little_is_remembered(made: Cl
         "logs": (manager.pods._logs._going, manager.pods._logs._followed, manager.pods._logs._unread_since),
         "controller": (manager.controller._waiting, manager.controller._again, manager.controller._failures),
         "timers": (manager.controller._timers,),
-        "ledger": (manager.ledger._writes,),
     }
     assert {name: each for name, each in left.items() if any(each)} == {}
