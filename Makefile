@@ -26,8 +26,9 @@ demo: build ## start a manager on free ports, run an example through the SDK, sh
 test: build ## run all tests that need no cluster
 	@exec $(PY) -m pytest -m "not bench and not kubernetes" --numprocesses auto --maxprocesses 4 --dist loadfile
 
-soak: build ## play 50,000 histories of the simulation (an hour)
-	@exec $(PY) -m tests.chaos.simulated --seeds 50000
+soak: build ## play 50,000 histories of the simulation, run 10,000 children: takes half an hour
+	@$(PY) -m tests.chaos.simulated --seeds 50000
+	@exec $(PY) -m bench.many
 
 # The first time builds Kubernetes, which takes minutes: here, where it can be seen, and not within a test.
 test-kubernetes: build ## run the tests on Kubernetes: the cluster of KUBECONFIG, else a real one that they start

@@ -293,17 +293,22 @@ def load(manager: Manager, scenario: str, *, count: int, callers: int = 1, secon
     return Outcome(**told)
 
 
-def sdk(manager: Manager, task: str, count: int, **variables: str) -> dict[str, Any]:
+def sdk(
+    manager: Manager, task: str, count: int, *, seconds: float = CLIENT_SECONDS, **variables: str
+) -> dict[str, Any]:
     """Runs a task with the SDK, as a user's program in an empty folder with an empty home."""
     home = manager.folder / "user"
     script = str(shutil.copy(Path(__file__).with_name("sdk_tasks.py"), home))
-    return _told([sys.executable, script, manager.endpoint, task, str(count)], manager, cwd=home, **variables)
+    command = [sys.executable, script, manager.endpoint, task, str(count)]
+    return _told(command, manager, cwd=home, seconds=seconds, **variables)
 
 
-def _told(command: Sequence[str], manager: Manager, *, cwd: Path, **variables: str) -> dict[str, Any]:
+def _told(
+    command: Sequence[str], manager: Manager, *, cwd: Path, seconds: float = CLIENT_SECONDS, **variables: str
+) -> dict[str, Any]:
     """The JSON on the last line that the command prints. Raises ClientError."""
     environment = {**os.environ, "HOME": str(manager.folder / "user"), "FLYTE_DISABLE_SENTRY": "1", **variables}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=CLIENT_SECONDS)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=seconds)
     if done.returncode:
         raise ClientError(
             f"{done.stderr[-2000:]}\nthe manager's log:\n{(manager.folder / 'manager.log').read_text()[-2000:]}"
