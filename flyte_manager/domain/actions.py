@@ -183,8 +183,9 @@ class Budget:
         """Seconds to wait before the next attempt, after so many of the user's failures (1 = the first)."""
         if self.backoff_base <= 0:
             return 0.0
+        factor = self.backoff_factor if self.backoff_factor > 1 else 1.0  # also of what is no number
         try:
-            wait = self.backoff_base * float(max(self.backoff_factor, 1.0) ** max(failures - 1, 0))
+            wait = self.backoff_base * float(factor ** max(failures - 1, 0))
         except OverflowError:
             wait = LONGEST_BACKOFF
         cap = self.backoff_cap if self.backoff_cap > 0 else LONGEST_BACKOFF

@@ -1,7 +1,7 @@
 """Kept outputs of tasks, and who may fill the cache next."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import IntEnum
 
 from flyte_manager.domain.ids import ActionId, AttemptId
@@ -52,7 +52,7 @@ class CacheEntry:
         (a run that overwrites the cache)."""
         if run and (self.source is None or self.source.action.run.name != run):
             return False
-        return not max_age or now - self.updated_at <= timedelta(seconds=max_age)
+        return not max_age or (now - self.updated_at).total_seconds() <= max_age
 
 
 @dataclass(frozen=True, slots=True)

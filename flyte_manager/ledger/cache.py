@@ -56,7 +56,7 @@ class Cache:
             if found is None:
                 cache.put(tx, entry)
                 return None
-            young = max_age is None or entry.updated_at - found.updated_at <= timedelta(seconds=max_age)
+            young = max_age is None or (entry.updated_at - found.updated_at).total_seconds() <= max_age
             if young and not overwrite:
                 raise EntryExists(key=entry.key.key)
             is_new = entry.created_at == entry.updated_at  # else the client said when it was made

@@ -138,7 +138,8 @@ def test_the_backoff_grows_to_its_cap() -> None:
     budget = Budget(retries=9, backoff_base=2, backoff_factor=3, backoff_cap=10)
     assert [budget.delay(failures) for failures in (1, 2, 3, 99)] == [2, 6, 10, 10]
     assert Budget(backoff_base=0).delay(5) == 0
-    assert Budget(backoff_base=1, backoff_factor=0.1).delay(3) == 1
+    for factor in (0.1, float("nan")):
+        assert Budget(backoff_base=1, backoff_factor=factor).delay(3) == 1
     for endless in (Budget(backoff_base=1, backoff_factor=1e300), Budget(backoff_base=1e11), Budget(backoff_base=1)):
         assert 0 < endless.delay(10**6) <= LONGEST_BACKOFF
     assert Budget(backoff_base=1e11, backoff_cap=1e11).delay(1) == LONGEST_BACKOFF

@@ -244,10 +244,11 @@ async def test_what_is_too_old_is_made_anew_and_then_counts_as_young(middle: Mid
     third = await create(middle, "third", spec)
     await turn(middle, third)
     assert (await middle.action(third)).cache_status is CacheStatus.HIT
-    ageless = await create(middle, "ageless", cached())
     clock.advance(10_000_000)
-    await turn(middle, ageless)
-    assert (await middle.action(ageless)).cache_status is CacheStatus.HIT
+    for name, seconds in (("ageless", 0), ("patient", 2**63 - 1)):
+        action = await create(middle, name, cached(max_age=seconds))
+        await turn(middle, action)
+        assert (await middle.action(action)).cache_status is CacheStatus.HIT
 
 
 async def test_outputs_that_a_client_put_are_taken(middle: Middle, clock: FakeClock) -> None:

@@ -130,6 +130,17 @@ async def test_what_is_older_than_max_age_is_replaced_without_leave(manager: Man
     assert (await calls.get(key="call")).output.output_literals == integer(3)
 
 
+@pytest.mark.parametrize(("seconds", "replaced"), [(-(2**63), True), (2**63 - 1, False)])
+async def test_a_max_age_may_be_longer_than_any_time(calls: Caller, *, seconds: int, replaced: bool) -> None:
+    rules = pb.OverwriteOutput(max_age=Duration(seconds=seconds))
+    await calls.put(key="call", output=output(1))
+    again = calls.put(key="call", output=output(2), overwrite=rules)
+    if replaced:
+        await again
+    else:
+        await refused(again, Code.ALREADY_EXISTS)
+
+
 async def test_the_time_of_its_making_may_be_told(calls: Caller) -> None:
     made = Timestamp(seconds=1_000_000_000)
     await calls.put(key="call", output=output(1))
