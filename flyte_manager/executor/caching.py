@@ -136,25 +136,30 @@ class Caching:
         # before it asks: who ends between the answer and now must not find nobody waiting
         self._waiting.setdefault(key_of(action), set()).add(action.id)
         found = await self._cache.take(action, max_age=plan.cache_max_age, run=only_of)
-        if not isinstance(found, Reservation):
-            self._forget(action)
+        if not isinstance(found, Reservation) and not self._forget(action):
+            self._wake_all(key_of(action))  # it may have ended since it reserved the key, which looked like waiting
         return found
 
     def _changed(self, action: Action) -> None:
         """Wakes the calls that wait for one that has ended."""
         if not (action.cache_key and action.final):
             return
-        if action.id in self._waiting.get(key_of(action), ()):
-            self._forget(action)
-            return
-        for each in self._waiting.pop(key_of(action), ()):
+        if not self._forget(action):
+            self._wake_all(key_of(action))
+
+    def _wake_all(self, key: CacheKey) -> None:
+        for each in self._waiting.pop(key, ()):
             self._wake(each)
 
-    def _forget(self, action: Action) -> None:
+    def _forget(self, action: Action) -> bool:
+        """Whether it waited."""
         waiting = self._waiting.get(key_of(action), set())
-        waiting.discard(action.id)
+        if action.id not in waiting:
+            return False
+        waiting.remove(action.id)
         if not waiting:
-            self._waiting.pop(key_of(action), None)
+            del self._waiting[key_of(action)]
+        return True
 
     async def _hit(self, action: Action, plan: TaskPlan, entry: CacheEntry) -> AttemptReport | None:
         """Copies the outputs; None when they are gone."""
