@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from flyteidl2.common import list_pb2
 from flyteidl2.workflow import run_definition_pb2
@@ -21,6 +23,18 @@ class BadWatchFilter(Invalid):
     {given}."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a watcher was told of an action, in a few hundred bytes: many watchers may follow a run of many actions."""
+
+    parent: str
+    phase: Phase
+    created_at: datetime
+    meets_filter: bool
+    shown: bytes
+    """flyteidl2.workflow.Action"""
+
+
 class Enriched:
     """One watcher's view of a run: remembers the phases it was told, to count those of all that lies below each action.
 
@@ -35,18 +49,19 @@ class Enriched:
         self._names: list[str] = []
         for each in filters:
             self._read(each)
-        self._known: dict[str, Action] = {}
+        self._told: dict[str, _Told] = {}
         self._counts: dict[str, Counter[int]] = {}
 
     def take(self, page: Sequence[Action]) -> Iterator[run_definition_pb2.EnrichedAction]:
         """The changed actions and all above them, whose counts changed with them, oldest first."""
-        changed: dict[str, Action] = {}
+        changed: dict[str, run_definition_pb2.Action] = {}
         for action in page:
             name = action.id.name
-            before = self._known.get(name)
-            self._known[name] = changed[name] = action
+            before = self._told.get(name)
+            shown = changed[name] = runs.action(action, run=self._run if action.is_root else None)
+            self._told[name] = self._telling(action, shown)
             if before is None:
-                change = Counter({action.phase.value: 1}) + self._counts.setdefault(name, Counter())
+                change = Counter({action.phase.value: 1}) + self._counts.get(name, Counter())
             elif before.phase is action.phase:
                 continue
             else:
@@ -54,13 +69,19 @@ class Enriched:
             above = action.parent
             while above:
                 self._counts.setdefault(above, Counter()).update(change)
-                parent = self._known.get(above)
+                parent = self._told.get(above)
                 if parent is None:
                     break
-                changed[above] = parent
+                if above not in changed:
+                    changed[above] = run_definition_pb2.Action.FromString(parent.shown)
                 above = parent.parent
-        for action in sorted(changed.values(), key=lambda each: (each.created_at, each.id.name)):
-            yield self._enriched(action)
+        for name in sorted(changed, key=lambda name: (self._told[name].created_at, name)):
+            counts = self._counts.get(name, Counter())
+            yield run_definition_pb2.EnrichedAction(
+                action=changed[name],
+                meets_filter=self._told[name].meets_filter,
+                children_phase_counts={phase: count for phase, count in counts.items() if count},
+            )
 
     def _read(self, each: list_pb2.Filter) -> None:
         field = each.field.lower()
@@ -71,15 +92,10 @@ class Enriched:
         else:
             raise BadWatchFilter(given=f"{each.field[:60]!r} with function {each.function}")
 
-    def _enriched(self, action: Action) -> run_definition_pb2.EnrichedAction:
-        shown = (action.task.short_name or action.id.name).lower()
-        meets = (not self._phases or action.phase in self._phases) and all(name in shown for name in self._names)
-        counts = self._counts.get(action.id.name, Counter())
-        return run_definition_pb2.EnrichedAction(
-            action=runs.action(action, run=self._run if action.is_root else None),
-            meets_filter=meets,
-            children_phase_counts={phase: count for phase, count in counts.items() if count},
-        )
+    def _telling(self, action: Action, shown: run_definition_pb2.Action) -> _Told:
+        name = (action.task.short_name or action.id.name).lower()
+        meets = (not self._phases or action.phase in self._phases) and all(each in name for each in self._names)
+        return _Told(action.parent, action.phase, action.created_at, meets, shown.SerializeToString())
 
 
 def _phase(text: str) -> Phase:
