@@ -112,6 +112,7 @@ def key_of(token: str, order: Sequence[Order]) -> Key:
             raise ValueError
         if not all(value is None or isinstance(value, str) for value in key):
             raise ValueError
+        "".join(value or "" for value in key).encode()  # half of a surrogate pair is no text for a store
     except (ValueError, TypeError, RecursionError):
         raise BadToken(token=token[:40]) from None
     return list(key)

@@ -69,7 +69,7 @@ def _phase_in(state: str) -> Phase | None:
         raise NotGiven(field="state")
     try:
         document = json.loads(state)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadState(problem=str(error)) from None
     if not isinstance(document, dict):
         raise BadState(problem=f"it is a {type(document).__name__}")

@@ -31,7 +31,7 @@ def _of_root(column: str) -> "sa.ColumnElement[Any]":
         actions.c.run == runs.c.name,
         actions.c.name == ROOT,
     )
-    return root.scalar_subquery()
+    return root.correlate(runs).scalar_subquery()  # also in a query that reads actions itself
 
 
 NO_TRIGGER = {

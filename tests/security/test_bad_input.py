@@ -3,7 +3,9 @@
 Driven over every method that is served (`asking.py`): identifiers, then transport; then the particular cases.
 """
 
+import base64
 import gzip
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -213,6 +215,11 @@ def of_template(**changes: object) -> Body:
     return {"runId": NEW_RUN, "taskSpec": {"taskTemplate": {**TEMPLATE, **changes}}}
 
 
+def token_of(*parts: object) -> str:
+    """A page's token as the manager makes them."""
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
 def of_run_spec(**run_spec: object) -> Body:
     return {"runId": NEW_RUN, "taskSpec": SPEC, "runSpec": run_spec}
 
@@ -320,12 +327,14 @@ def on(road: str, change: Body) -> Body:
         (PUT, {"actionId": ROOT, "state": ""}, "state"),
         (PUT, {"actionId": ROOT, "state": "{"}, "JSON"),
         (PUT, {"actionId": ROOT, "state": "[1]"}, "object"),
+        (PUT, {"actionId": ROOT, "state": '{"phase": ' + "[" * 20_000}, "JSON"),
         (PUT, {"actionId": ROOT, "state": '{"phase": "PHASE_HAPPY"}'}, "PHASE_HAPPY"),
         ("actions.ActionsService/Update", {"actionId": ROOT, "status": {"phase": 999}}, "999"),
         ("workflow.RunService/SignalEvent", {"actionId": QUESTION, "payload": {"stringValue": "yes"}}, "bool"),
         ("workflow.RunService/SignalEvent", {"actionId": QUESTION}, "none was given"),
         (LIST, {"request": {"limit": 1001}}, "1000"),
         (LIST, {"request": {"token": "../1"}}, "page token"),
+        (LIST, {"request": {"token": token_of(["-created_at", "-name"], ["\ud800", "x"])}}, "page token"),
         (LIST, {"request": {"sortBy": {"key": "1; DROP TABLE runs"}}}, "is not a field"),
         (LIST, {"request": {"filters": [{"field": "name' OR 1=1", "values": ["x"]}]}}, "is not a field"),
         (LIST, {"request": {"filters": [{"field": "name", "function": 999, "values": ["x"]}]}}, "999"),

@@ -106,6 +106,14 @@ async def test_a_group_that_no_run_meets_any_more_is_to_be_deleted(flows: Flows)
         assert (gone.task_name, gone.should_delete, gone.total_runs) == ("hello.main", True, 0)
 
 
+async def test_groups_are_filtered_by_what_only_root_actions_know(flows: Flows) -> None:
+    await make(flows, "r1", "hello.main")
+    for values, count in ((["flytesnacks"], 1), (["other"], 0)):
+        asked = list_pb2.ListRequest(filters=[list_pb2.Filter(field="task_project", values=values)])
+        async with watching(flows, request=asked) as messages:
+            assert len((await following(messages)).task_groups) == count
+
+
 async def test_a_time_that_has_an_end_is_told_once(flows: Flows) -> None:
     """Both ends belong to it."""
     times = []
