@@ -9,6 +9,7 @@ What a task wrote is shown in a sandbox without this page's origin: its scripts 
 
 import base64
 import binascii
+import logging
 import os
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, quote
@@ -18,6 +19,8 @@ from flyte_manager.blobs.signed import PREFIX, Grant, Signer, Verb
 from flyte_manager.domain.errors import Exists, Forbidden, Invalid, Missing, Refusal, TooLarge
 from flyte_manager.rpc.asgi import Receive, Scope, Send, answer, header_values
 from flyte_manager.rpc.routes import Route
+
+log = logging.getLogger(__name__)
 
 _STATUS: dict[type[BaseException], int] = {
     DiskFull: 507,
@@ -157,4 +160,6 @@ def _headers(uri: str, size: int) -> list[tuple[bytes, bytes]]:
 
 async def _refuse(send: Send, refusal: Refusal) -> None:
     status = next(_STATUS[kind] for kind in type(refusal).__mro__ if kind in _STATUS)
+    if status >= 500:
+        log.warning("%s", refusal)
     await answer(send, status, f"{refusal}\n".encode())

@@ -13,7 +13,7 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from google.rpc import code_pb2
 
-from flyte_manager.domain.errors import Refusal
+from flyte_manager.domain.errors import Refusal, Unavailable
 from flyte_manager.wire.statuses import NUMBERS
 
 CODES: Mapping[type[Refusal], Code] = {kind: Code[code_pb2.Code.Name(code)] for kind, code in NUMBERS.items()}
@@ -56,6 +56,8 @@ def to_connect(error: BaseException, *, where: str) -> ConnectError:
     if isinstance(error, ConnectError):
         return error
     if isinstance(error, Refusal):
+        if isinstance(error, Unavailable):  # no fault of the client, and the SDK shows no more of it than that
+            log.warning("%s: %s", where, error)
         for kind in type(error).__mro__:
             if kind in CODES:
                 return ConnectError(CODES[kind], str(error))

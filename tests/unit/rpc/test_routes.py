@@ -9,7 +9,7 @@ import pytest
 from flyteidl2.workflow.state_service_connect import StateService, StateServiceASGIApplication
 from flyteidl2.workflow.state_service_pb2 import GetRequest, GetResponse
 
-from flyte_manager.domain.errors import Overloaded
+from flyte_manager.domain.errors import Overloaded, Unavailable
 from flyte_manager.rpc.asgi import Receive, Scope, Send, answer
 from flyte_manager.rpc.edge import Context, Edge, connect_app
 from flyte_manager.rpc.routes import Route, build_app
@@ -37,6 +37,11 @@ async def overloaded(scope: Scope, receive: Receive, send: Send) -> None:
     raise Overloaded(problem="too many uploads: try again")
 
 
+async def full(scope: Scope, receive: Receive, send: Send) -> None:
+    del scope, receive, send
+    raise Unavailable(problem="the disk is full: free some space")
+
+
 async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
     del scope, receive, send
     raise RuntimeError(SECRET)
@@ -53,6 +58,7 @@ ROUTES = [
     Route(frozenset({"GET", "HEAD"}), "/", outer),
     Route(frozenset({"PUT"}), "/blobs/", echo),
     Route(frozenset({"GET"}), "/overloaded", overloaded),
+    Route(frozenset({"GET"}), "/full", full),
     Route(frozenset({"GET"}), "/faulty", faulty),
     Route(frozenset({"GET"}), "/breaking", breaking),
 ]
@@ -180,6 +186,14 @@ async def test_what_a_plain_route_raises_is_told_like_an_rpcs_error(caplog: pyte
             await client.get("/breaking")
     assert len([record for record in caplog.records if record.exc_info]) == 2
     assert all(record.levelno == logging.ERROR for record in caplog.records if record.exc_info)
+
+
+async def test_what_is_no_fault_of_the_client_is_in_the_log_too(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve(extra=ROUTES) as served, httpx.AsyncClient(base_url=served.url) as client:
+        assert (await client.get("/overloaded")).status_code == 429
+        assert caplog.text == ""
+        assert (await client.get("/full")).status_code == 503
+    assert "GET /full: the disk is full: free some space" in caplog.text
 
 
 async def test_a_plain_route_that_outlasts_the_grace_is_unavailable() -> None:
