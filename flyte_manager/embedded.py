@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from flyte_manager.blobs.directory import Directory
-from flyte_manager.blobs.folders import Folders
 from flyte_manager.blobs.keys import load_key
 from flyte_manager.blobs.signed import SignedLinks, Signer
 from flyte_manager.config import Settings
@@ -88,8 +87,6 @@ async def build(settings: Settings, middle: Middle, *, why: str, stack: AsyncExi
         may_work=lambda: True,
         running=running,
         facts=facts,
-        stores=[Folders(blobs.root)],
-        attempts=Folders(str(middle.folder / "attempts")),
         routes=BlobRoutes(signer, blobs).routes(),
         interpreter=f"{interpreter.python} (flyte {interpreter.sdk_version})",
     )

@@ -1,7 +1,9 @@
 """What the settings say of how long finished runs stay."""
 
-from collections.abc import Sequence
+import os
+from pathlib import Path
 
+from flyte_manager.blobs.folders import Folders
 from flyte_manager.config import Settings
 from flyte_manager.domain.ports import Clock, Trees
 from flyte_manager.domain.retention import Bounds
@@ -13,12 +15,14 @@ from flyte_manager.worlds import Middle, Parts
 
 
 def retention_of(
-    settings: Settings, database: Database, *, stores: Sequence[Trees], attempts: Trees | None, clock: Clock
+    settings: Settings, database: Database, *, folder: Path, objects: Trees | None, clock: Clock
 ) -> Retention:
+    """`folder`: of the database's instance. A manager of pods may have had processes before: it takes theirs, too."""
+    blobs = Folders(os.path.realpath(folder / "blobs"))
     return Retention(
         retained=Retained(database),
-        stores=stores,
-        attempts=attempts,
+        stores=[blobs] if objects is None else [blobs, objects],
+        attempts=Folders(str(folder / "attempts")),
         domains=[each for each, _ in settings.runs.domains],
         clock=clock,
     )
@@ -29,8 +33,6 @@ def sweeper_of(settings: Settings, middle: Middle, parts: Parts) -> Sweeper | No
     kept = settings.retention
     if not kept.max_age and not kept.max_size:
         return None
-    retention = retention_of(
-        settings, middle.database, stores=parts.stores, attempts=parts.attempts, clock=middle.clock
-    )
+    retention = retention_of(settings, middle.database, folder=middle.folder, objects=parts.objects, clock=middle.clock)
     bounds = Bounds(kept.max_age or None, kept.max_size or None, cached=kept.forget_cached)
     return Sweeper(retention, bounds, every=kept.every, may_work=parts.may_work)

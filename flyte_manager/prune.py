@@ -5,7 +5,6 @@ milliseconds. The manager's lock is taken only to give the database's free pages
 """
 
 import asyncio
-import os
 import sqlite3
 import sys
 import time
@@ -13,11 +12,9 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flyte_manager.blobs.folders import Folders
 from flyte_manager.cluster import object_store
 from flyte_manager.config import ConfigError, Settings
 from flyte_manager.config.kinds import SIZE, TIME, Kind
-from flyte_manager.domain.ports import Trees
 from flyte_manager.domain.retention import Bounds
 from flyte_manager.executor.retention import Pruned, amount
 from flyte_manager.keeping import retention_of
@@ -58,12 +55,9 @@ def prune(settings: Settings, bounds: Bounds, *, dry: bool) -> int:
     file = settings.database.sqlite.file.absolute()
     database = Database.beside(file)
     folder = settings.data_dir.absolute() / database.instance_id
-    stores: list[Trees] = [Folders(os.path.realpath(folder / "blobs"))]
     try:
-        if settings.storage.url:
-            stores.append(object_store(settings.storage, _now))
-        attempts = Folders(str(folder / "attempts"))
-        retention = retention_of(settings, database, stores=stores, attempts=attempts, clock=_now)
+        objects = object_store(settings.storage, _now) if settings.storage.url else None
+        retention = retention_of(settings, database, folder=folder, objects=objects, clock=_now)
         done = asyncio.run(retention.prune(bounds, dry=dry, tell=_Lines(dry=dry)))
     finally:
         database.close()

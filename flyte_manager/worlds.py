@@ -77,10 +77,8 @@ class Parts:
     """how many attempts run, where they end only when they are told to; 0 where that is nobody's concern"""
     facts: Callable[[], WorldFacts]
     """for the banner"""
-    stores: Sequence[Trees] = ()
-    """where blobs lie, as whole folders"""
-    attempts: Trees | None = None
-    """folders of local processes, where there are any"""
+    objects: Trees | None = None
+    """the object store, where there is one"""
     routes: Sequence[Route] = ()
     allowed_hosts: Sequence[str] = ()
     task_port: int = 0

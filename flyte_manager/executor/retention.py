@@ -55,7 +55,7 @@ class Retention:
 
     retained: Retained
     stores: Sequence[Trees]
-    attempts: Trees | None
+    attempts: Trees
     domains: Sequence[str]
     clock: Clock
 
@@ -100,8 +100,7 @@ class Retention:
         store = self._store(base)
         if store is not None and base.endswith(f"/{run.name}"):
             await store.remove(base)
-        if self.attempts is not None:
-            await self.attempts.remove(_attempts(self.attempts, run))
+        await self.attempts.remove(_attempts(self.attempts, run))
         await self.retained.finish(run)
 
     async def _scan(self, tell: Tell) -> None:
@@ -131,9 +130,8 @@ class Retention:
             holder = self._store(uri)
             content = await holder.read(uri, limit=READ_LIMIT) if holder else None
             found |= self._targets(content or b"")
-        if self.attempts is not None:
-            async for page in self.attempts.stored(_attempts(self.attempts, run)):
-                size += sum(each.size for each in page)
+        async for page in self.attempts.stored(_attempts(self.attempts, run)):
+            size += sum(each.size for each in page)
         return size, found
 
     async def _choose(self, bounds: Bounds, done: Pruned) -> AsyncIterator[FinishedRun]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flyte_manager.blobs.folders import Folders
+from flyte_manager.config import load
 from flyte_manager.domain.actions import Budget, TaskName
 from flyte_manager.domain.caching import CacheEntry, CacheKey
 from flyte_manager.domain.catalog import DeployedTask
@@ -22,6 +23,7 @@ from flyte_manager.domain.ports import Stored
 from flyte_manager.domain.retention import Bounds, targets
 from flyte_manager.executor.retention import Pruned, Retention
 from flyte_manager.executor.sweeper import Sweeper
+from flyte_manager.keeping import retention_of
 from flyte_manager.ledger.ledger import BeingDeleted
 from flyte_manager.ledger.retention import Retained
 from flyte_manager.store import cache, tasks
@@ -158,6 +160,21 @@ async def test_the_oldest_go_until_the_rest_is_small_enough(keeping: Keeping) ->
     assert await keeping.left() == {"r3", "r4"}
     assert 30_000 < done.size < 31_000
     assert (await keeping.prune(Bounds(size=25_000))).runs == 0
+
+
+async def test_what_was_run_by_processes_goes_where_tasks_are_pods_now(keeping: Keeping) -> None:
+    await keeping.run("r1")
+    (keeping.folder / "blobs").symlink_to(keeping.middle.blobs.root)
+    elsewhere = Folders(str(keeping.folder / "objects"))
+    retention = retention_of(
+        load({}, {}, None),
+        keeping.middle.database,
+        folder=keeping.folder,
+        objects=elsewhere,
+        clock=keeping.clock,
+    )
+    assert (await retention.prune(Bounds(age=0))).size == 1030
+    assert await keeping.left() == set()
 
 
 async def test_what_ended_a_moment_ago_stays(keeping: Keeping) -> None:
