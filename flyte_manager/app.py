@@ -305,15 +305,7 @@ def _services(middle: Middle, parts: Parts, edge: Edge, callers: Callers) -> Seq
     orders = RunOrders(reader, projects, parts.blobs, parts.world)
     cached = CacheCalls(projects, Cache(middle.database, _now), parts.blobs, _now)
     state = StateService(reader, ledger)
-    internal = InternalRunService(
-        reader=reader,
-        ledger=ledger,
-        outside=Outside(ledger, budget=lambda spec: retry_budget(parse_spec(spec)), merge=merged),
-        enqueue=enqueue,
-        projects=projects,
-        blobs=parts.blobs,
-        clock=_now,
-    )
+    internal = _internal(middle, parts, enqueue)
     return [
         connect_app(
             RunServiceASGIApplication,
@@ -358,6 +350,18 @@ def _services(middle: Middle, parts: Parts, edge: Edge, callers: Callers) -> Seq
         connect_app(IdentityServiceASGIApplication, IdentityService(callers), edge=edge),
         connect_app(AuthMetadataServiceASGIApplication, AuthMetadataService(), edge=edge),
     ]
+
+
+def _internal(middle: Middle, parts: Parts, enqueue: Enqueue) -> InternalRunService:
+    return InternalRunService(
+        reader=middle.reader,
+        ledger=middle.ledger,
+        outside=Outside(middle.ledger, budget=lambda spec: retry_budget(parse_spec(spec)), merge=merged),
+        enqueue=enqueue,
+        projects=middle.projects,
+        blobs=parts.blobs,
+        clock=_now,
+    )
 
 
 def _identity(settings: Settings) -> Identity | None:
