@@ -141,11 +141,11 @@ def svg(found: dict[str, dict[str, float]]) -> str:
     for row, (title, parts) in enumerate(found.items()):
         y, x = 30 + 45 * row, 20.0
         lines.append(f'<text x="20" y="{y - 6}">{escape(title)}: {sum(parts.values()):.1f} ms of CPU</text>')
-        for name, colour in zip(names, COLOURS, strict=True):
+        for name, colour in zip(names, COLOURS, strict=False):
             width = scale * parts[name]
             lines.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="22" fill="{colour}"/>')
             x += width
-    for row, (name, colour) in enumerate(zip(names, COLOURS, strict=True)):
+    for row, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
         y = 120 + 18 * row
         figures = " → ".join(f"{parts[name]:.1f}" for parts in found.values())
         lines.append(f'<rect x="20" y="{y - 10}" width="12" height="12" fill="{colour}"/>')

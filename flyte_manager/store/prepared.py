@@ -55,7 +55,7 @@ class Prepared:
         """Text, values that the statement itself brings, and what turns a value into one that SQLite keeps."""
         compiled = self._statement.compile(dialect=_DIALECT, column_keys=self._columns)
         turns = [(name, _impl(bind.type).bind_processor(_DIALECT)) for name, bind in compiled.binds.items()]
-        given = {name: bind.value for name, bind in compiled.binds.items() if bind.value is not None}
+        given = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
         return str(compiled), given, [(name, turn) for name, turn in turns if turn is not None]
 
     @cached_property
