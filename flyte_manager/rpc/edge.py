@@ -22,7 +22,7 @@ from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 from connectrpc.server import ConnectASGIApplication
 
-from flyte_manager.rpc.asgi import ASGIApp, Receive, Scope, Send, header_values
+from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send, answer, header_values
 from flyte_manager.rpc.codecs import BinaryCodec, JsonCodec
 from flyte_manager.rpc.errors import STOPPING, to_connect, was_cancelled
 from flyte_manager.rpc.guard import Guard
@@ -31,6 +31,13 @@ from flyte_manager.rpc.refusals import content_type, has_trailers, is_framed, is
 
 GENERATED = "flyteidl2."
 LARGEST_MESSAGE = 64 << 20
+WORDS = {
+    405: b"calls are POSTs: docs/curl.md shows how\n",
+    415: b"calls are POSTs with `Content-Type: application/json` (or application/proto), streams (Watch..., TailLogs) with"
+    b" application/connect+json, in frames: docs/curl.md shows how\n",
+}
+"""by status"""
+
 GRPC_TIMEOUT = re.compile(rb"[0-9]{1,8}[HMSmun]")
 
 Request = TypeVar("Request")
@@ -163,9 +170,24 @@ def connect_app(app_class: Callable[..., ConnectASGIApplication[Any]], service: 
         if problem:
             await refuse(scope, send, ConnectError(Code.INVALID_ARGUMENT, problem))
         else:
-            await guarded(scope, receive, send)
+            await guarded(scope, receive, with_words(send))
 
     return ConnectApp(service=name, methods=application.implemented, app=checked)
+
+
+def with_words(send: Send) -> Send:
+    """connectrpc refuses a content type or an HTTP method without a word; curl's users meet that first."""
+    told = False
+
+    async def telling(message: Message) -> None:
+        nonlocal told
+        if message["type"] == "http.response.start" and message["status"] in WORDS:
+            told = True
+            await answer(send, message["status"], WORDS[message["status"]], headers=message["headers"])
+        elif not told:
+            await send(message)
+
+    return telling
 
 
 def with_streams(unary: ConnectApp, streams: ConnectApp) -> ConnectApp:

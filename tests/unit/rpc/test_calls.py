@@ -4,13 +4,14 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 from connectrpc.code import Code
 from connectrpc.codec import proto_json_codec
 from connectrpc.errors import ConnectError
 from flyteidl2.workflow.state_service_pb2 import GetRequest, GetResponse, PutRequest
 
-from tests.unit.rpc.serving import GET, SECRET, Served, eventually, serve
+from tests.unit.rpc.serving import GET, SECRET, WATCH, Served, eventually, serve
 
 PROTO = {"content_type": "application/proto"}
 
@@ -152,7 +153,17 @@ async def test_a_malformed_head_of_grpc_web_is_told_in_its_trailers(served: Serv
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 async def test_what_a_web_form_can_send_is_not_taken_for_a_message(served: Served, kind: str) -> None:
-    assert (await served.post(GET, content_type=kind)).status_code == 415
+    reply = await served.post(GET, content_type=kind)
+    assert (reply.status_code, reply.headers["accept-post"]) == (415, "application/json, application/proto")
+    assert "`Content-Type: application/json`" in reply.text
+
+
+async def test_a_call_that_is_no_post_and_a_stream_in_plain_json_are_refused_in_words(served: Served) -> None:
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        for call in (client.get(GET), client.put(GET), client.post(WATCH, json={})):
+            reply = await call
+            assert reply.status_code in (405, 415)
+            assert "calls are POSTs" in reply.text
 
 
 async def test_replies_are_compressed_only_for_clients_that_accept_it(served: Served) -> None:
