@@ -33,8 +33,8 @@ GENERATED = "flyteidl2."
 LARGEST_MESSAGE = 64 << 20
 WORDS = {
     405: b"calls are POSTs: docs/curl.md shows how\n",
-    415: b"calls are POSTs with `Content-Type: application/json` (or application/proto), streams (Watch..., TailLogs) with"
-    b" application/connect+json, in frames: docs/curl.md shows how\n",
+    415: b"calls are POSTs with `Content-Type: application/json` (or application/proto), streams (Watch..., TailLogs)"
+    b" with application/connect+json, in frames: docs/curl.md shows how\n",
 }
 """by status"""
 
