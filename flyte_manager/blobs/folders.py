@@ -27,8 +27,8 @@ class Folders:
     async def remove(self, folder: str) -> None:
         await asyncio.to_thread(_remove, folder)
 
-    async def read(self, uri: str, *, limit: int = 0) -> bytes | None:
-        return await asyncio.to_thread(_read, uri, limit or -1)
+    async def beginning(self, uri: str, *, limit: int) -> bytes | None:
+        return await asyncio.to_thread(_read, uri, limit)
 
 
 def _files(folder: str) -> Iterator[Stored]:

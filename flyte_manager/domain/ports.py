@@ -165,7 +165,8 @@ class Trees(Protocol):
     async def remove(self, folder: str) -> None:
         """Takes away all that lies below the folder; one that isn't there is fine."""
 
-    async def read(self, uri: str, *, limit: int = 0) -> bytes | None: ...
+    async def beginning(self, uri: str, *, limit: int) -> bytes | None:
+        """At most so many bytes of an object; None when it isn't there, or can't be by its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.ids import RunId
 from flyte_manager.domain.ports import Clock, Trees
 from flyte_manager.domain.retention import (
@@ -63,7 +64,7 @@ class Retention:
         """`dry`: only counts, and tells of each run."""
         done = Pruned()
         if not dry:
-            await self._finish_begun(tell)
+            await self._finish_begun(done, tell)
         await self._scan(tell)
         async for run in self._choose(bounds, done):
             count = await self.retained.count(run.id)
@@ -84,18 +85,21 @@ class Retention:
     async def _delete(self, run: FinishedRun, bounds: Bounds, done: Pruned) -> bool:
         if not await self.retained.begin(run.id, cached=bounds.cached):
             return False
-        try:
-            await self._finish(run.id, run.base_uri)
-        except OSError as error:  # the rest is tried again by the next sweep
-            done.failures.append(f"{run.id}: {error}")
+        await self._finish(run.id, run.base_uri, done)
         return True
 
-    async def _finish_begun(self, tell: Tell) -> None:
+    async def _finish_begun(self, done: Pruned, tell: Tell) -> None:
         for run, base in await self.retained.begun():
             tell(f"the deletion of {run}, which was cut off, is finished")
-            await self._finish(run, base)
+            await self._finish(run, base, done)
 
-    async def _finish(self, run: RunId, base: str) -> None:
+    async def _finish(self, run: RunId, base: str, done: Pruned) -> None:
+        try:
+            await self._delete_rest(run, base)
+        except (OSError, Refusal) as error:  # the next sweep tries it again
+            done.failures.append(f"{run}: {error}")
+
+    async def _delete_rest(self, run: RunId, base: str) -> None:
         await self.retained.forget(run)
         store = self._store(base)
         if store is not None and base.endswith(f"/{run.name}"):
@@ -128,7 +132,7 @@ class Retention:
                 read |= {each.uri for each in page if each.uri.endswith(NAMED)}
         for uri in read:
             holder = self._store(uri)
-            content = await holder.read(uri, limit=READ_LIMIT) if holder else None
+            content = await holder.beginning(uri, limit=READ_LIMIT) if holder else None
             found |= self._targets(content or b"")
         async for page in self.attempts.stored(_attempts(self.attempts, run)):
             size += sum(each.size for each in page)
@@ -214,10 +218,18 @@ class Retention:
                     old = (self.clock() - used_at).total_seconds() > UPLOAD_SECONDS
                     if not old or others.cover(upload) or await self._referred(upload, set()):
                         continue
-                    if not dry:
-                        await store.remove(upload)
+                    if not dry and not await self._remove_upload(store, upload, done):
+                        continue
                     done.uploads += 1
                     done.upload_size += size
+
+    async def _remove_upload(self, store: Trees, upload: str, done: Pruned) -> bool:
+        try:
+            await store.remove(upload)
+        except (OSError, Refusal) as error:
+            done.failures.append(f"{upload}: {error}")
+            return False
+        return True
 
     def _targets(self, *contents: bytes) -> set[str]:
         roots = [store.root for store in self.stores]

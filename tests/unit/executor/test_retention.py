@@ -16,7 +16,7 @@ from flyte_manager.config import load
 from flyte_manager.domain.actions import Budget, TaskName
 from flyte_manager.domain.caching import CacheEntry, CacheKey
 from flyte_manager.domain.catalog import DeployedTask
-from flyte_manager.domain.errors import UnknownAction, UnknownRun
+from flyte_manager.domain.errors import Unavailable, UnknownAction, UnknownRun
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Stored
@@ -306,6 +306,34 @@ async def test_the_sweeper_prunes_and_survives_what_goes_wrong(
     await Sweeper(broken, Bounds(age=0), every=60, may_work=lambda: True).sweep()
     assert "finished runs stay for now: [Errno 5] it broke" in caplog.text
     assert await keeping.left() == {"r2"}
+
+
+class Stuck(Unavailable):
+    """it is stuck."""
+
+
+class Refusing(Folders):
+    """A store that lets some folders be."""
+
+    async def remove(self, folder: str) -> None:
+        if folder.endswith(("/r1", "/old")):
+            raise Stuck
+        await super().remove(folder)
+
+
+async def test_what_can_not_be_deleted_keeps_nothing_else(keeping: Keeping) -> None:
+    for name in ("r1", "r2"):
+        await keeping.run(name)
+    for name in ("old", "older"):
+        await keeping.upload(name, age=3 * DAY)
+    refusing = replace(keeping.retention, stores=[Refusing(keeping.middle.blobs.root)])
+    done = await refusing.prune(Bounds(age=0), tell=keeping.lines.append)
+    assert [failure.rpartition("/")[2] for failure in done.failures] == ["r1: it is stuck.", "old: it is stuck."]
+    assert (keeping.rows("runs"), keeping.rows("prunings"), keeping.uploads()) == (0, 1, {"old"})
+    again = await refusing.prune(Bounds(age=0), tell=keeping.lines.append)
+    assert again.failures == done.failures
+    assert (await keeping.prune(Bounds(age=0))).failures == []
+    assert (keeping.rows("prunings"), keeping.uploads()) == (0, set())
 
 
 class Broken(Folders):
