@@ -35,9 +35,8 @@ def find_file(chosen: str | None, folder: Path) -> Path | None:
     """
     if chosen is not None:
         if not Path(chosen).is_file():
-            raise ConfigError(
-                f"configuration file {chosen} was not found: give --config the path of a file that exists"
-            )
+            problem = "is not a file" if Path(chosen).exists() else "was not found"
+            raise ConfigError(f"configuration file {chosen} {problem}: give --config the path of a file that exists")
         return Path(chosen)
     for path in (folder / "config.yaml", SYSTEM_FILE):
         if path.is_file():
@@ -98,7 +97,10 @@ def _from_flags(flags: Mapping[str, str]) -> Iterator[_Given]:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
     by_variable = {key.variable: key for key in KEYS}
+    short = {variable.replace("__", "_"): variable for variable in by_variable}
     for name, text in environ.items():
+        if name in short:
+            raise ConfigError(f"environment variable {name} belongs to no key: did you mean {short[name]}?")
         if not name.startswith(ENVIRONMENT_PREFIX):
             continue
         if name not in by_variable:

@@ -342,7 +342,16 @@ def test_an_alias_of_itself_ends(tmp_path: Path) -> None:
     assert "needs a list" in refusal(tmp_path, "server:\n  allowedHosts: &all [*all]\n")
 
 
+def test_a_variable_with_one_underscore_for_two_names_the_right_one() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean FLYTE_MANAGER__MANAGER__RUNSSERVICE__PORT\?"):
+        load({}, {"FLYTE_MANAGER_MANAGER_RUNSSERVICE_PORT": "9090"}, None)
+    service = {"FLYTE_MANAGER_SERVICE_HOST": "10.0.0.1", "FLYTE_MANAGER_PORT": "tcp://10.0.0.1:8090"}
+    load({}, service, None)  # Kubernetes gives these to pods
+
+
 def test_the_chosen_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a file"):
+        find_file(str(tmp_path), tmp_path)
     with pytest.raises(ConfigError, match="was not found"):
         find_file(str(tmp_path / "none.yaml"), tmp_path)
 
