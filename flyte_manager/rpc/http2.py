@@ -138,8 +138,10 @@ class Http2(asyncio.Protocol):
     async def until_room(self, stream: Stream) -> None:
         """Waits until there may be room for this stream, or it is lost."""
         self._blocked.add(stream)
-        await stream.woken()
-        self._blocked.discard(stream)
+        try:
+            await stream.woken()
+        finally:
+            self._blocked.discard(stream)
 
     def send_data(self, stream_id: int, data: bytes, *, last: bool) -> None:
         self.h2.send_data(stream_id, data, end_stream=last)

@@ -85,7 +85,8 @@ class Service:
                 case "missing-later":
                     await asyncio.sleep(0.05)
                     raise Missing(what="the action")
-                case "flood":
+                case "flood" | "flood-later":
+                    await asyncio.sleep(0.05 if name == "flood-later" else 0)
                     while True:
                         yield WatchResponse(action_update={"output_uri": "x" * 10_000})
             yielded = 0 if name == "quiet" else 3

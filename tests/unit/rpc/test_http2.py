@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -173,6 +174,20 @@ async def test_a_window_that_the_client_makes_smaller_is_kept(served: Served) ->
         client.h2.increment_flow_control_window(1 << 20, stream)
         client.flush()
         assert len((await client.until_over(stream)).body) > 300_000
+
+
+async def test_streams_that_are_given_up_while_they_wait_for_the_window_leave_nothing_behind(served: Served) -> None:
+    flood = WatchRequest(parent_action_id={"name": "flood-later"}).SerializeToString()
+    async with connected(served.port, reading=False) as client:
+        streams = [client.grpc(WATCH, flood) for _ in range(3)]
+        await eventually(lambda: served.service.open == 3)
+        connections: set[Any] = served.servers._state.connections
+        (server,) = connections
+        await eventually(lambda: len(server._blocked) == 3)
+        for stream in streams:
+            client.reset(stream)
+        await eventually(lambda: served.service.open == 0 and server._handlers == 0)
+        assert not server._blocked
 
 
 async def test_thousands_of_requests_pass_on_one_connection(served: Served) -> None:
