@@ -22,6 +22,7 @@ from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Blobs, Clock
 from flyte_manager.domain.tasks import TaskPlan
+from flyte_manager.executor.outcome import LARGEST_OUTPUTS
 from flyte_manager.executor.plans import Plans
 from flyte_manager.ledger.cache import Cache, key_of
 from flyte_manager.ledger.ledger import Ledger
@@ -161,17 +162,20 @@ class Caching:
             del self._waiting[key_of(action)]
         return True
 
+    async def _read(self, uri: str) -> bytes | None:
+        return await self._blobs.read(uri, limit=LARGEST_OUTPUTS)
+
     async def _hit(self, action: Action, plan: TaskPlan, entry: CacheEntry) -> AttemptReport | None:
         """Copies the outputs; None when they are gone."""
         prefix = action.output_prefix(action.attempt)
-        outputs = outputs_of(entry.literals) if not entry.output_uri else await self._blobs.read(entry.output_uri)
+        outputs = outputs_of(entry.literals) if not entry.output_uri else await self._read(entry.output_uri)
         if plan.has_outputs and damage(outputs or b"", plan.outputs):
             return None
         if outputs is not None:
             await self._blobs.write(f"{prefix}/outputs.pb", outputs)
         report = None
         if plan.has_report and entry.source is not None:
-            report = await self._blobs.read(f"{entry.output_uri.rpartition('/')[0]}/report.html")
+            report = await self._read(f"{entry.output_uri.rpartition('/')[0]}/report.html")
         if report is not None:
             await self._blobs.write(f"{prefix}/report.html", report)
         now, source = self._clock(), entry.source

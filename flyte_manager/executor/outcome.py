@@ -21,6 +21,7 @@ from flyte_manager.domain.attempts import (
     Transition,
 )
 from flyte_manager.domain.bounds import Bound, exceeded
+from flyte_manager.domain.errors import TooLarge
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Blobs
 from flyte_manager.domain.tasks import TaskPlan
@@ -29,6 +30,9 @@ from flyte_manager.wire.updates import read_error
 
 CHILD_ABORTED = "ActionAbortedError"
 """what a parent fails with when an action that it waits for was aborted: after an abort nothing is tried again"""
+
+LARGEST_OUTPUTS = 256 << 20
+"""bytes of outputs.pb: the manager reads it as a whole"""
 
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
@@ -69,7 +73,10 @@ class Outcomes:
         failure = await self._failure(prefix, seen, plan)
         if failure is not None or not plan.has_outputs:
             return failure, b""
-        outputs = await self.blobs.read(f"{prefix}/outputs.pb")
+        try:
+            outputs = await self.blobs.read(f"{prefix}/outputs.pb", limit=LARGEST_OUTPUTS)
+        except TooLarge:
+            return _too_large(), b""
         if outputs is None:
             return _outputs_failure("OutputsMissing", "it wrote no outputs.pb"), b""
         problem = damage(outputs, plan.outputs)
@@ -150,6 +157,14 @@ def _stopped_by_pod(exited: Exit) -> Failure:
     message = "the task ran longer than it may"
     detail = f": {exited.detail}" if exited.detail else ""
     return Failure(ErrorKind.USER, Bound.MAX_RUNTIME.value, f"{message}{detail}")
+
+
+def _too_large() -> Failure:
+    message = (
+        f"its outputs.pb holds more than {LARGEST_OUTPUTS >> 20} MiB: return what is large as flyte.io.File, Dir or "
+        "DataFrame"
+    )
+    return Failure(ErrorKind.USER, "OutputsTooLarge", message, recoverable=False)
 
 
 def _outputs_failure(code: str, problem: str) -> Failure:

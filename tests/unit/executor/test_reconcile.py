@@ -14,6 +14,7 @@ from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import ROAD, Phase
 from flyte_manager.domain.ports import Launch
+from flyte_manager.executor import outcome
 from flyte_manager.executor.admission import Demand
 from flyte_manager.executor.controller import Done, Requeue
 from flyte_manager.wire.updates import ERROR_LIMIT
@@ -213,6 +214,20 @@ async def test_outputs_that_are_not_whole_are_a_system_failure(middle: Middle, c
     assert first.failure is not None
     assert first.failure.code == "OutputsDamaged"
     assert "outputs.pb" in first.failure.message
+
+
+async def test_outputs_that_the_manager_can_not_hold_fail_the_task_for_good(
+    middle: Middle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcome, "LARGEST_OUTPUTS", 1 << 20)
+    await start(middle, task_spec(outputs=True, retries=3))
+    await middle.blobs.write(f"{run_in(middle).base_uri}/a0/1/outputs.pb", b"x" * ((1 << 20) + 1))
+    middle.runtime.finish(FIRST)
+    await middle.reconciler.reconcile(ROOT)
+    root = await middle.action(ROOT)
+    assert root.failure is not None
+    assert (root.phase, root.failure.code) == (Phase.FAILED, "OutputsTooLarge")
+    assert "more than 1 MiB" in root.failure.message
 
 
 async def test_a_timeout_of_the_world_ends_as_timed_out(middle: Middle) -> None:
