@@ -4,17 +4,21 @@ The same ones each time. `FUZZ_EXAMPLES=500 .venv/bin/pytest tests/security/test
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.managers import Manager
-from tests.security.asking import SERVED, prepared
-from tests.security.fuzzing.making import broken, documents, messages
+from tests.security.asking import SCOPE, SERVED, prepared
+from tests.security.fuzzing.making import broken, documents, messages, targets
 from tests.security.fuzzing.wires import Answer, Send, Wires
 
 ASKED_FOR_MORE = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -96,3 +100,29 @@ def test_no_json_is_a_fault(manager: Manager, wires: Wires, method: str) -> None
         sent(manager, wires.documents[road], method, body)
 
     check()
+
+
+def test_no_altered_url_is_a_fault_or_opens_another_file(manager: Manager) -> None:
+    asked = {**SCOPE, "filename": "f", "filenameRoot": "fuzzed"}
+    told = manager.call("dataproxy.DataProxyService/CreateUploadLocation", asked).json()
+    url = urlsplit(told["signedUrl"])
+    before = files(manager)
+
+    @fuzzed(200)
+    @given(targets(f"{url.path}?{url.query}"), st.sampled_from(["PUT", "GET", "HEAD"]))
+    def check(target: bytes, verb: str) -> None:
+        with socket.create_connection(("127.0.0.1", manager.ports["api"]), timeout=20) as connection:
+            head = f" HTTP/1.1\r\nhost: {manager.endpoint}\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
+            connection.sendall(verb.encode() + b" " + target + head.encode())
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 4")), answer[:200]
+        assert not any(word.encode() in answer for word in OURS), answer
+
+    check()
+    assert files(manager) - before <= {Path(told["nativeUrl"])}
+    assert httpx.put(told["signedUrl"], content=b"ok", trust_env=False).status_code == httpx.codes.OK
+    assert files(manager) - before == {Path(told["nativeUrl"])}
+
+
+def files(manager: Manager) -> set[Path]:
+    return {path for path in manager.folder.rglob("*") if path.is_file() and "attempts" not in path.parts}

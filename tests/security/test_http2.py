@@ -1,6 +1,7 @@
 """What a client of HTTP/2 can do that HTTP/1.1 knows not: none of it costs more than itself, or hurts others."""
 
 import asyncio
+import gzip
 import os
 import random
 import socket
@@ -260,6 +261,29 @@ async def test_a_small_head_that_unpacks_to_a_large_one_costs_no_memory(served: 
         tracemalloc.stop()
     assert code == ErrorCodes.ENHANCE_YOUR_CALM
     assert peak < 4 * MIB
+
+
+@pytest.mark.usefixtures("bystander")
+async def test_a_small_message_of_grpc_that_unpacks_to_a_large_one_costs_no_memory(served: Served) -> None:
+    bomb = gzip.compress(bytes(256 * MIB), compresslevel=9)
+    framed = struct.pack(">BI", 1, len(bomb)) + bomb
+    given = {"content_type": "application/grpc", "te": "trailers", "grpc_encoding": "gzip"}
+    async with connected(served.port) as client:
+        await status(client)  # afterwards the windows are as wide as they get
+        tracemalloc.start()
+        try:
+            for path in (GET, WATCH):
+                stream = client.open(path, headers=[(name.replace("_", "-"), value) for name, value in given.items()])
+                for start in range(0, len(framed), 16_000):
+                    while client.h2.local_flow_control_window(stream) < 16_000:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                    client.send(stream, framed[start : start + 16_000], end=False)
+                client.send(stream, b"")
+                assert (await client.until_over(stream)).trailers["grpc-status"] == "8"
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 8 * MIB
 
 
 @pytest.mark.usefixtures("bystander")

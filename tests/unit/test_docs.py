@@ -74,11 +74,23 @@ def test_every_test_that_the_comparison_with_upstream_names_exists() -> None:
     table = (ROOT / "docs" / "upstream.md").read_text().partition("\n## ")[0]
     cells = [line.split("|")[-2] for line in table.splitlines() if line.startswith("| ")]
     names = re.findall(r"`([\w.]+)`", " ".join(cells[1:]))
-    files = list((ROOT / "tests").rglob("test_*.py"))
-    known = {path.name for path in files}
-    functions = " ".join(re.findall(r"def (test_\w+)", "\n".join(path.read_text() for path in files)))
+    files, functions = tests_there_are()
     assert len(names) > 25
-    assert [name for name in names if name not in known and name not in functions] == []
+    assert [name for name in names if name not in files and name not in " ".join(functions)] == []
+
+
+def test_every_test_that_the_page_on_security_names_exists() -> None:
+    names = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text())
+    assert len(names) > 25
+    assert set(names) - tests_there_are()[1] == set()
+
+
+def tests_there_are() -> tuple[set[str], set[str]]:
+    """Names of files and of functions."""
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    return {path.name for path in files}, {
+        name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
 
 
 def test_every_page_is_linked_from_the_readme() -> None:

@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, cast
+from urllib.parse import quote
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -16,6 +17,8 @@ from tests.security.fuzzing.odd_values import JSON, NUMBERS, TEXTS
 
 MOST_CHANGES = 5
 DEEPEST = 8
+LONGEST_TARGET = 8000
+PREFIXES = ("/blobs/", "/blobs/read/../", "/blobs//", "//blobs/", "/", "http://x/")
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 _TEXTS = st.sampled_from(TEXTS) | st.text(st.characters(codec="utf-8"), max_size=30)
@@ -147,3 +150,23 @@ def _spoil(draw: Draw, place: dict[str, Any]) -> None:
         else:
             place[key if draw(_CHOICE) else draw(_TEXTS)] = copy.deepcopy(draw(st.sampled_from(JSON)))
             return
+
+
+@st.composite
+def targets(draw: Draw, target: str) -> bytes:
+    """A path with its query, in which some parts are others."""
+    path, _, query = target.partition("?")
+    match draw(st.integers(0, 3)):
+        case 0:
+            path = path + "/" + quote(draw(_TEXTS), safe="/.%\\#?")
+        case 1:
+            path = (
+                draw(st.sampled_from(("/blobs/", "/blobs/read/../", "/blobs//", "//blobs/", "/", "http://x/"))) + path
+            )
+        case 2:
+            query = query + "&" + quote(draw(_TEXTS), safe="=%&;.#")
+    found = bytearray(f"{path}?{query}"[:LONGEST_TARGET].encode())
+    for _ in range(draw(_FEW)):
+        place = draw(st.integers(0, len(found) - 1))
+        found[place : place + draw(_CHOICE)] = quote(draw(_TEXTS), safe="%./=").encode()[:20]
+    return bytes(found)
