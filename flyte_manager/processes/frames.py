@@ -70,6 +70,10 @@ class LogWriter:
             self._torn = False
 
 
+def _pieces(line: bytes) -> list[bytes]:
+    return [line[start : start + LINE_BYTES] for start in range(0, len(line), LINE_BYTES)] or [line]
+
+
 class LineCutter:
     """Cuts a byte stream into lines, keeping the unfinished one."""
 
@@ -78,10 +82,9 @@ class LineCutter:
 
     def feed(self, data: bytes) -> list[bytes]:
         lines = (self._rest + data).split(b"\n")
+        if any(len(line) > LINE_BYTES for line in lines):
+            lines = [piece for line in lines for piece in _pieces(line)]
         self._rest = lines.pop()
-        if len(self._rest) >= LINE_BYTES:
-            lines.append(self._rest)
-            self._rest = b""
         return lines
 
     def rest(self) -> list[bytes]:

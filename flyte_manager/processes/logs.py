@@ -45,6 +45,8 @@ def _read(path: str, offset: int) -> tuple[int, list[LogLine], bool]:
     with open(path, "rb") as file:
         file.seek(offset)
         data = file.read(PAGE_BYTES)
+        if len(data) == PAGE_BYTES and b"\n" not in data:
+            data += file.readline()
     whole = data.rfind(b"\n") + 1
     page = []
     for line in data[:whole].split(b"\n"):

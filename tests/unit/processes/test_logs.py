@@ -59,6 +59,28 @@ async def test_empty_lines_long_lines_and_odd_bytes_survive(tmp_path: Path) -> N
     assert "".join(long) == "x" * 200_000
 
 
+@pytest.mark.parametrize("chunk", [frames.LINE_BYTES // 2, frames.LINE_BYTES, 1 << 20, 4 << 20])
+def test_lines_are_cut_to_their_largest_size_however_they_come(chunk: int) -> None:
+    written = b"a\n" + b"x" * (3 << 20) + b"\n\n" + b"y" * (1 << 20)
+    cutter = frames.LineCutter()
+    lines = [line for at in range(0, len(written), chunk) for line in cutter.feed(written[at : at + chunk])]
+    lines += cutter.rest()
+    assert max(map(len, lines)) == frames.LINE_BYTES
+    assert b"".join(lines) == written.replace(b"\n", b"")
+    assert lines.count(b"") == 1
+
+
+async def test_a_line_that_is_larger_than_a_page_hides_nothing_behind_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"  # as the shepherd wrote them once
+    log.write_bytes(frames.frame(frames.OUT, [b"one", b"x" * (1 << 20), b"three", b"y" * logs.PAGE_BYTES]))
+
+    async def ended() -> bool:
+        return True
+
+    lines = [line async for page in logs.follow(str(log), ended) for line in page]
+    assert [len(line.message) for line in lines] == [3, 1 << 20, 5, logs.PAGE_BYTES]
+
+
 async def test_a_reader_follows_until_the_end(cold: World) -> None:
     attempt = await cold.shell("a0", "for n in 1 2 3; do echo $n; sleep 0.3; done; echo last")
     over = asyncio.Event()
