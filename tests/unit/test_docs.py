@@ -74,7 +74,7 @@ def test_every_test_that_the_comparison_with_upstream_names_exists() -> None:
     table = (ROOT / "docs" / "upstream.md").read_text().partition("\n## ")[0]
     cells = [line.split("|")[-2] for line in table.splitlines() if line.startswith("| ")]
     names = re.findall(r"`([\w.]+)`", " ".join(cells[1:]))
-    files, functions = tests_there_are()
+    files, functions = names_of_tests()
     assert len(names) > 25
     assert [name for name in names if name not in files and name not in " ".join(functions)] == []
 
@@ -82,10 +82,10 @@ def test_every_test_that_the_comparison_with_upstream_names_exists() -> None:
 def test_every_test_that_the_page_on_security_names_exists() -> None:
     names = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text())
     assert len(names) > 25
-    assert set(names) - tests_there_are()[1] == set()
+    assert set(names) - names_of_tests()[1] == set()
 
 
-def tests_there_are() -> tuple[set[str], set[str]]:
+def names_of_tests() -> tuple[set[str], set[str]]:
     """Names of files and of functions."""
     files = list((ROOT / "tests").rglob("test_*.py"))
     return {path.name for path in files}, {
