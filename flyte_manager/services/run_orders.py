@@ -171,6 +171,8 @@ def _relation(number: int) -> str:
 
 def _run_spec(request: pb.CreateRunRequest) -> run_pb2.RunSpec:
     """The run spec, with the request's own start time where the spec has none. Raises NotYet."""
+    if request.run_spec.HasField("recover"):
+        raise NotYet("a run that takes over what another has finished", RECOVER)
     if request.run_spec.queue:
         raise NotYet(f"a run in queue {request.run_spec.queue[:80]!r}", QUEUES)
     if request.run_spec.max_action_concurrency:

@@ -242,6 +242,7 @@ def of_run_spec(**run_spec: object) -> Body:
         ),
         ({"runId": NEW_RUN, "triggerName": {"name": "t"}}, "unimplemented", "triggers"),
         (of_run_spec(relation={"relationType": "RELATION_TYPE_RECOVER"}), "unimplemented", "flyte rerun"),
+        (of_run_spec(recover={"forceRerunActions": ["a1"]}), "unimplemented", "flyte rerun"),
         (of_run_spec(queue="fast"), "unimplemented", "leave the queue out"),
         (of_run_spec(maxActionConcurrency=3), "unimplemented", "asyncio.Semaphore"),
         (of_run_spec(relation={"relationType": 999}), "invalid_argument", "999"),
