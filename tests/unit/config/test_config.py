@@ -172,6 +172,15 @@ def test_the_shipped_configuration_listens_on_loopback() -> None:
     assert settings.manager.runs_service.host == settings.manager.queue_service.host == "localhost"
 
 
+def test_what_the_shipped_configuration_offers_in_comments_is_right(tmp_path: Path) -> None:
+    offered = (Path(__file__).parents[3] / "config.yaml").read_text().partition("\n#\n")[2]
+    file = tmp_path / "config.yaml"
+    file.write_text("\n".join(line.removeprefix("# ") for line in offered.splitlines()))
+    settings = load({}, {}, file)
+    assert (settings.tasks.max_runtime.default, settings.tasks.max_runtime.most) == (8 * 3600, 3 * 86_400)
+    assert (settings.tasks.deadline.most, settings.retention.max_age) == (7 * 86_400, 30 * 86_400)
+
+
 def test_the_defaults_are_loopback_and_the_ports_of_the_original(defaults: Settings) -> None:
     manager = defaults.manager
     assert (manager.runs_service.host, manager.queue_service.host) == ("localhost", "localhost")
