@@ -272,7 +272,7 @@ def _failed(action: Action, attempt: Attempt, told: AttemptReport, budget: Budge
     failures = counted.system_failures if system else counted.user_failures
     allowed = budget.system_retries if system else budget.retries
     if failures <= allowed and (failure is None or failure.recoverable):
-        not_before = told.at + timedelta(seconds=0.0 if system else budget.delay(failures))
+        not_before = _later(told.at, 0.0 if system else budget.delay(failures))
         next_one = requeued(
             counted, action.attempt + 1, at=told.at, not_before=not_before if not_before > told.at else None
         )
@@ -288,6 +288,14 @@ def _failed(action: Action, attempt: Attempt, told: AttemptReport, budget: Budge
         cache_status=attempt.cache_status,
     )
     return Change(final, (attempt,))
+
+
+def _later(at: datetime, seconds: float) -> datetime:
+    """The same time where calendars end: others tell times, too."""
+    try:
+        return at + timedelta(seconds=seconds)
+    except OverflowError:
+        return at
 
 
 def requeued(action: Action, number: int, *, at: datetime, not_before: datetime | None) -> Action:

@@ -6,6 +6,7 @@ What a field may hold is told by the descriptors; of each method's many requests
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -34,9 +35,9 @@ VALUES: Mapping[int, Sequence[object]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
-    with Manager(tmp_path_factory.mktemp("extremes"), {"embedded.cpu": "1000"}) as started:
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    with Manager(tmp_path, {"embedded.cpu": "1000"}) as started:
         yield started
 
 

@@ -3,7 +3,7 @@
 import itertools
 import random
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -151,6 +151,14 @@ def test_a_backoff_paces_the_users_failures_only() -> None:
         change = lifecycle.report(task(), first(task()), told(Phase.FAILED, failure=failure), budget)
         assert change.action is not None
         assert change.action.not_before == (NOW + timedelta(seconds=wait) if wait else None)
+
+
+def test_a_failure_at_the_end_of_all_calendars_is_tried_again_at_once() -> None:
+    late = datetime.max.replace(tzinfo=UTC)
+    report = replace(told(Phase.FAILED, failure=USER), at=late)
+    change = lifecycle.report(task(), first(task()), report, Budget(retries=1, backoff_base=10))
+    assert change.action is not None
+    assert (change.action.attempt, change.action.not_before) == (2, None)
 
 
 @pytest.mark.parametrize("phase", sorted(FINAL))
