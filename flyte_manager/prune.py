@@ -88,12 +88,16 @@ class _Lines:
 
 def _tell(done: Pruned, *, dry: bool) -> None:
     verb = "would be deleted" if dry else "deleted"
-    print(f"{done.runs} runs {verb}: {done.rows} rows, {amount(done.size)}")
-    print(f"{done.uploads} uploads {verb}: {amount(done.upload_size)}")
+    print(f"{_count(done.runs, 'run')} {verb}: {_count(done.rows, 'row')}, {amount(done.size)}")
+    print(f"{_count(done.uploads, 'upload')} {verb}: {amount(done.upload_size)}")
     if done.held:
-        print(f"{done.held} runs stay though they are over the bound: something that stays uses their outputs")
+        print(f"over the bound, and kept because something that stays uses their outputs: {_count(done.held, 'run')}")
     for failure in done.failures:
         print(f"flyte-manager: could not be deleted, run prune again: {failure}", file=sys.stderr)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _shrink(file: Path) -> None:
