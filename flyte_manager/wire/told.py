@@ -1,10 +1,13 @@
 """What executors that run apart tell: ActionStatus and ActionEvent, read as reports.
 
 What of an event has no column of its own (links, log context, cluster, cache) is kept with its attempt as an
-ActionEvent, joined over all the attempt's events: links by name and pods by name, the latest of each.
+ActionEvent, joined over all the attempt's events: links by name and pods by name, the latest of each, a hundred at
+most.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from flyteidl2.core import execution_pb2
 from flyteidl2.workflow import internal_run_service_pb2
@@ -22,6 +25,10 @@ from flyte_manager.wire.phases import phase_of
 from flyte_manager.wire.times import moment
 
 ABORTED = "aborted by its executor"
+NAMES_KEPT = 100
+"""of links and pods of an attempt, however many are told"""
+
+Named = TypeVar("Named")
 _KINDS = {
     pb.ErrorInfo.KIND_UNSPECIFIED: ErrorKind.UNKNOWN,
     pb.ErrorInfo.KIND_USER: ErrorKind.USER,
@@ -75,15 +82,24 @@ def merged(known: bytes, told: bytes) -> bytes:
     if not known or not told:
         return told or known
     before, after = pb.ActionEvent.FromString(known), pb.ActionEvent.FromString(told)
-    links = {each.name: each for each in (*before.log_info, *after.log_info)}
-    pods = {each.pod_name: each for each in (*before.log_context.pods, *after.log_context.pods)}
+    links = _latest((*before.log_info, *after.log_info), lambda link: link.name)
+    pods = _latest((*before.log_context.pods, *after.log_context.pods), lambda pod: pod.pod_name)
     before.MergeFrom(after)
     before.ClearField("log_info")
-    before.log_info.extend(links.values())
+    before.log_info.extend(links)
     if pods:
         before.log_context.ClearField("pods")
-        before.log_context.pods.extend(pods.values())
+        before.log_context.pods.extend(pods)
     return before.SerializeToString(deterministic=True)
+
+
+def _latest(told: Iterable[Named], name: Callable[[Named], str]) -> Sequence[Named]:
+    """The latest of each name, and of the names those that were told last."""
+    found: dict[str, Named] = {}
+    for each in told:
+        found.pop(name(each), None)
+        found[name(each)] = each
+    return list(found.values())[-NAMES_KEPT:]
 
 
 def show(record: Attempt, attempt: pb.ActionAttempt) -> None:

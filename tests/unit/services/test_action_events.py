@@ -87,6 +87,19 @@ async def test_logs_cluster_and_warnings_of_all_events_are_shown_the_latest_of_e
     assert kept.type == definition.ClusterEvent.TYPE_WARNING
 
 
+async def test_of_links_without_end_the_last_hundred_are_kept(flows: Flows) -> None:
+    for first in range(0, 300, 60):
+        told = event(RUNNING)
+        for number in (0, *range(first, first + 60)):
+            told.log_info.add(name=f"link {number}", uri=f"https://logs/{first}")
+        assert await keep(flows, told) == code_pb2.OK
+    (attempt,) = await attempts(flows)
+    shown = [each.name for each in attempt.log_info]
+    assert len(shown) == 100
+    assert "link 0" in shown
+    assert shown[-1] == "link 299"
+
+
 async def test_an_attempt_that_failed_is_followed_by_the_next_without_a_failed_action_between(flows: Flows) -> None:
     await keep(flows, event(RUNNING), event(FAILED, error_info=USER))
     assert (await flows.row()).phase is Phase.RUNNING
