@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToJson, Parse
 from google.protobuf.message import DecodeError, Message
 
 from flyte_manager.rpc.errors import hidden
+from flyte_manager.rpc.tellable import tellable
 
 LONGEST_REASON = 500
 
@@ -44,6 +45,12 @@ class JsonCodec:
     def encode(self, message: Message) -> bytes:
         try:
             return MessageToJson(message).encode()
+        except Exception:  # the parser's of values, and what lies below it
+            return self._corrected(message)
+
+    def _corrected(self, message: Message) -> bytes:
+        try:
+            return MessageToJson(tellable(message)).encode()
         except Exception as error:
             raise hidden(error, where="encoding a reply") from None
 
