@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from flyteidl2.workflow.run_service_pb2 import CreateRunRequest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from tests.managers import Manager, eventually
-from tests.security.asking import ASKED, LONG, RUN, SPEC, TEMPLATE, Asker, Body, prepared
+from tests.security.asking import ASKED, CREATE, LONG, RUN, SPEC, TEMPLATE, Asker, Body, prepared
 
 SAMPLE = 60
 DEEPEST = 5
@@ -146,3 +147,20 @@ def test_a_secret_of_a_type_that_is_not_known_is_kept_and_shown(manager: Manager
         assert asker.ask("secret.SecretService/CreateSecret", asked).code == "ok"
         assert asker.ask("secret.SecretService/GetSecret", {"id": name}).code == "ok"
         assert asker.ask("secret.SecretService/ListSecrets", {}).code == "ok"
+
+
+def test_what_only_the_binary_encoding_can_tell_hides_no_run_from_json(manager: Manager) -> None:
+    with closing(Asker(manager)) as asker:
+        asked = cast(CreateRunRequest, asker.message(CREATE, quick({"runId": RUN, "taskSpec": SPEC}, 0)))
+        asked.run_id.name = "beyond"
+        template = asked.task_spec.task_template
+        template.custom["x"] = float("nan")
+        template.metadata.timeout.seconds = 2**62
+        value = asked.inputs.literals.add(name="v").value.scalar
+        value.primitive.datetime.seconds = 2**60
+        assert asker.send(CREATE, asked.SerializeToString()).code == "ok"
+        run = {**RUN, "name": "beyond"}
+        shown = manager.call("workflow.RunService/GetRunDetails", {"runId": run})
+        assert shown.json()["details"]["action"]["task"]["taskTemplate"]["custom"] == {"x": "NaN"}
+        data = manager.call("workflow.RunService/GetActionData", {"actionId": {"run": run, "name": "a0"}})
+        assert "9999-12-31T23:59:59Z" in data.text
