@@ -66,11 +66,13 @@ class Retention:
         if not dry:
             await self._finish_begun(done, tell)
         await self._scan(tell)
-        async for run in self._choose(bounds, done):
+        gone: set[RunId] = set()
+        async for run in self._choose(bounds, done, gone):
             count = await self.retained.count(run.id)
             if dry:
                 tell(f"{run.id}  ended {run.ended_at:%Y-%m-%d %H:%M}  {count} rows  {amount(run.size)}")
             elif not await self._delete(run, bounds, done):
+                gone.remove(run.id)  # it lives again, or the cache keeps it by now: what it refers to stays, too
                 continue
             done.runs += 1
             done.rows += count
@@ -138,9 +140,9 @@ class Retention:
             size += sum(each.size for each in page)
         return size, found
 
-    async def _choose(self, bounds: Bounds, done: Pruned) -> AsyncIterator[FinishedRun]:
-        """The runs that go, in order; what the caller does with one is done when the next is asked for."""
-        gone: set[RunId] = set()
+    async def _choose(self, bounds: Bounds, done: Pruned, gone: set[RunId]) -> AsyncIterator[FinishedRun]:
+        """The runs that go, in order, each in `gone`; what the caller does with one is done when the next is asked
+        for."""
         others = await self._others(bounds)
         over = 0
         if bounds.size is not None:

@@ -17,7 +17,7 @@ from flyte_manager.domain.actions import Budget, TaskName
 from flyte_manager.domain.caching import CacheEntry, CacheKey
 from flyte_manager.domain.catalog import DeployedTask
 from flyte_manager.domain.errors import Unavailable, UnknownAction, UnknownRun
-from flyte_manager.domain.ids import AttemptId
+from flyte_manager.domain.ids import AttemptId, RunId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Stored
 from flyte_manager.domain.retention import Bounds, targets
@@ -196,6 +196,21 @@ async def test_outputs_that_another_run_refers_to_stay_as_long_as_that_run(keepi
     assert (await keeping.prune(dry=True)).runs == 2
     assert (await keeping.prune()).runs == 2
     assert await keeping.left() == set()
+
+
+async def test_what_a_run_refers_to_that_can_not_go_after_all_stays(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keeping.run("r1")
+    await keeping.run("r2", f"{keeping.base}/r1/a0/1/outputs.pb".encode())
+    begin = Retained.begin
+
+    async def lives_again(self: Retained, run: RunId, *, cached: bool) -> bool:
+        return run.name != "r2" and await begin(self, run, cached=cached)
+
+    monkeypatch.setattr(Retained, "begin", lives_again)
+    assert (await keeping.prune(Bounds(age=0))).runs == 0
+    assert await keeping.left() == {"r1", "r2"}
 
 
 async def test_what_a_live_run_takes_as_input_stays(keeping: Keeping) -> None:
