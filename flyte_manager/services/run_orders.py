@@ -24,7 +24,7 @@ from flyte_manager.wire.caching import call_key
 from flyte_manager.wire.data import completed, content, inputs_hash
 from flyte_manager.wire.deployed import version_name
 from flyte_manager.wire.orders import spec_digest
-from flyte_manager.wire.plan import check_spec, parse_spec, plan, run_settings, summary
+from flyte_manager.wire.plan import check_spec, check_variables, parse_spec, plan, run_settings, summary
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 NAME_LENGTH = 19
@@ -170,13 +170,14 @@ def _relation(number: int) -> str:
 
 
 def _run_spec(request: pb.CreateRunRequest) -> run_pb2.RunSpec:
-    """The run spec, with the request's own start time where the spec has none. Raises NotYet."""
+    """The run spec, with the request's own start time where the spec has none. Raises NotYet, BadVariable."""
     if request.run_spec.HasField("recover"):
         raise NotYet("a run that takes over what another has finished", RECOVER)
     if request.run_spec.queue:
         raise NotYet(f"a run in queue {request.run_spec.queue[:80]!r}", QUEUES)
     if request.run_spec.max_action_concurrency:
         raise NotYet(f"a run of at most {request.run_spec.max_action_concurrency} actions at once", CONCURRENCY)
+    check_variables(request.run_spec.envs.values)
     spec = run_pb2.RunSpec()
     spec.CopyFrom(request.run_spec)
     if request.HasField("run_start_time") and not spec.HasField("run_start_time"):

@@ -1,10 +1,10 @@
 """A TaskSpec, read for running it; what this manager can't run yet is refused here, with the cure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from flyteidl2.core import security_pb2, tasks_pb2
+from flyteidl2.core import literals_pb2, security_pb2, tasks_pb2
 from flyteidl2.task import run_pb2, task_definition_pb2
 from google.protobuf.message import DecodeError
 
@@ -25,6 +25,10 @@ class BadQuantity(Invalid):
     """resource {name} of task {task!r}: {problem}"""
 
 
+class BadVariable(Invalid):
+    """environment variable {name!r}: a name is not empty and has no =, and neither name nor value has a NUL."""
+
+
 class InvalidSpec(Invalid):
     """{problem}"""
 
@@ -38,12 +42,25 @@ def parse_spec(spec: bytes) -> task_definition_pb2.TaskSpec:
 
 
 def check_spec(spec: task_definition_pb2.TaskSpec) -> None:
-    """Raises NotGiven for a spec that names no task, NegativeTime."""
+    """Raises NotGiven for a spec that names no task, BadVariable, InvalidSpec, NegativeTime."""
     if not spec.HasField("task_template"):
         raise NotGiven(field="task_spec.task_template")
     if not spec.task_template.id.name:
         raise NotGiven(field="task_spec.task_template.id.name")
+    container = spec.task_template.container
+    check_variables(container.env)
+    if any("\0" in argument for argument in (*container.command, *container.args)):
+        raise InvalidSpec(
+            problem=f"an argument of task {spec.task_template.id.name!r} has a NUL, which no process takes"
+        )
     check_bounds(spec.task_template)
+
+
+def check_variables(variables: Iterable[literals_pb2.KeyValuePair]) -> None:
+    """Raises BadVariable for what no process can be started with."""
+    for each in variables:
+        if not each.key or "=" in each.key or "\0" in each.key + each.value:
+            raise BadVariable(name=each.key)
 
 
 def name_of(spec: task_definition_pb2.TaskSpec) -> TaskName:
