@@ -14,6 +14,9 @@ from flyte_manager.executor.admission import DEFAULT_CPU, DEFAULT_MEMORY
 from flyte_manager.wire.data import input_texts, parse_inputs
 from flyte_manager.wire.plan import RunSettings
 
+LARGEST_INPUTS = 64 << 20
+"""bytes of the inputs whose values stand in arguments"""
+
 
 class SecretMissing(Unready):
     """the task asks for secret {key!r}, which {project}/{domain} does not have: `flyte create secret {key}` makes
@@ -37,7 +40,7 @@ class Launching:
     """shown in logs: which Python runs the tasks, where it is not the image's"""
 
     async def launch(self, action: Action, run: Run, *, plan: TaskPlan, settings: RunSettings) -> Launch:
-        """Raises SecretMissing."""
+        """Raises SecretMissing, Unreadable, TooLarge."""
         values = template_values(action, run, settings=settings, namespace=self.namespace)
         if any(".inputs." in arg for arg in plan.args) or b".inputs." in plan.template:
             values |= await self._inputs(action)
@@ -102,8 +105,8 @@ class Launching:
         return tuple(notes)
 
     async def _inputs(self, action: Action) -> Mapping[str, str]:
-        """`inputs.name` -> its value as a text."""
-        found = await self.blobs.read(action.input_uri) if action.input_uri else None
+        """`inputs.name` -> its value as a text. Raises Unreadable, TooLarge."""
+        found = await self.blobs.read(action.input_uri, limit=LARGEST_INPUTS) if action.input_uri else None
         texts = input_texts(parse_inputs(found or b"", action.input_uri))
         return {f"inputs.{name}": text for name, text in texts.items()}
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, Observation, Presence, Transition
-from flyte_manager.domain.errors import Invalid, Refusal, Unavailable, UnknownAction
+from flyte_manager.domain.errors import Invalid, Refusal, TooLarge, Unavailable, UnknownAction
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.lifecycle import Do, Step
 from flyte_manager.domain.phases import Kind, Phase
@@ -129,7 +129,7 @@ class Reconciler:
         if action.task.type == SLEEP:
             try:
                 return await self._sleeping.turn(action)
-            except (Invalid, Unreadable) as refusal:
+            except (Invalid, Unreadable, TooLarge) as refusal:
                 return await self._refuse(action, refusal)
         seen = await self._runtime.observe(action.attempt_id, begun=_begun(action))
         step = lifecycle.step(action, seen, await self._timing.left(action, seen))
@@ -197,7 +197,7 @@ class Reconciler:
             run, settings = await self._plans.run(action)
             launch = await self._launching.launch(action, run, plan=plan, settings=settings)
             await self._runtime.launch(replace(launch, notes=(*launch.notes, *self._clamping(plan))))
-        except (LaunchRefused, SecretMissing, Invalid) as refusal:
+        except (LaunchRefused, SecretMissing, Invalid, Unreadable, TooLarge) as refusal:
             return await self._refuse(action, refusal)
         except LaunchDelayed as delay:
             await self._report_waiting(action, str(delay))

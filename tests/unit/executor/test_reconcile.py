@@ -14,7 +14,7 @@ from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import ROAD, Phase
 from flyte_manager.domain.ports import Launch
-from flyte_manager.executor import outcome
+from flyte_manager.executor import launching, outcome
 from flyte_manager.executor.admission import Demand
 from flyte_manager.executor.controller import Done, Requeue
 from flyte_manager.wire.updates import ERROR_LIMIT
@@ -228,6 +228,20 @@ async def test_outputs_that_the_manager_can_not_hold_fail_the_task_for_good(
     assert root.failure is not None
     assert (root.phase, root.failure.code) == (Phase.FAILED, "OutputsTooLarge")
     assert "more than 1 MiB" in root.failure.message
+
+
+@pytest.mark.parametrize(("inputs", "code"), [(b"\xff\xff", "Unreadable"), (b"x" * ((1 << 20) + 1), "ObjectTooLarge")])
+async def test_arguments_of_inputs_that_can_not_be_read_fail_the_task(
+    middle: Middle, monkeypatch: pytest.MonkeyPatch, inputs: bytes, code: str
+) -> None:
+    monkeypatch.setattr(launching, "LARGEST_INPUTS", 1 << 20)
+    spec = task_spec(retries=3)
+    spec.task_template.container.args.append("{{.inputs.x}}")
+    await middle.blobs.write(run_in(middle).input_uri, inputs)
+    await start(middle, spec)
+    root = await middle.action(ROOT)
+    assert root.failure is not None
+    assert (root.phase, root.failure.code) == (Phase.FAILED, code)
 
 
 async def test_a_timeout_of_the_world_ends_as_timed_out(middle: Middle) -> None:

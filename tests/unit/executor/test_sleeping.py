@@ -12,6 +12,7 @@ from flyte_manager.blobs.directory import Directory
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.tasks import World
 from flyte_manager.executor.controller import Done, Requeue
+from flyte_manager.executor.sleeping import LARGEST_INPUTS
 from flyte_manager.wire.plan import plan
 from flyte_manager.wire.sleep import BadSleep
 from tests.fakes.clock import FakeClock
@@ -142,6 +143,16 @@ async def test_damaged_inputs_fail_it_with_words(middle: Middle) -> None:
     await middle.blobs.write((await middle.action(ROOT)).input_uri, b"\xff\xff")
     await middle.reconciler.reconcile(ROOT)
     assert "can't be read" in repr((await middle.action(ROOT)).failure)
+
+
+async def test_inputs_that_are_too_large_fail_it_with_words(middle: Middle) -> None:
+    await start(middle)
+    row = await middle.action(ROOT)
+    await middle.blobs.write(row.input_uri, b"x" * (LARGEST_INPUTS + 1))
+    await middle.reconciler.reconcile(ROOT)
+    ended = await middle.action(ROOT)
+    assert ended.failure is not None
+    assert (ended.phase, ended.failure.code) == (Phase.FAILED, "ObjectTooLarge")
 
 
 async def test_missing_inputs_fail_it_with_words(middle: Middle) -> None:
