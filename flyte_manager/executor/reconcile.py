@@ -19,7 +19,7 @@ from flyte_manager.domain.tasks import TaskPlan
 from flyte_manager.executor.admission import DEFAULT_CPU, DEFAULT_MEMORY, Admission, Demand
 from flyte_manager.executor.caching import UNCACHED, Caching, Looked
 from flyte_manager.executor.controller import Done, Requeue
-from flyte_manager.executor.launching import Launching, SecretMissing
+from flyte_manager.executor.launching import Launching
 from flyte_manager.executor.outcome import Outcomes, running, sharpened
 from flyte_manager.executor.plans import Plans
 from flyte_manager.executor.resources import ParentWithoutResource, Resources
@@ -197,14 +197,14 @@ class Reconciler:
             run, settings = await self._plans.run(action)
             launch = await self._launching.launch(action, run, plan=plan, settings=settings)
             await self._runtime.launch(replace(launch, notes=(*launch.notes, *self._clamping(plan))))
-        except (LaunchRefused, SecretMissing, Invalid, Unreadable, TooLarge) as refusal:
-            return await self._refuse(action, refusal)
         except LaunchDelayed as delay:
             await self._report_waiting(action, str(delay))
             return Requeue(ROOM_CHECK_SECONDS)
         except Unavailable as trouble:
             await self._report_waiting(action, str(trouble))
             raise  # it keeps its place: the next in line would find the world no better
+        except Refusal as refusal:  # no time will mend it
+            return await self._refuse(action, refusal)
         except Exception:
             self._admission.release(action.id)  # while it backs off, others must not wait for it
             raise

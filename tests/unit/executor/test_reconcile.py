@@ -10,6 +10,7 @@ from flyteidl2.task import run_pb2, task_definition_pb2
 
 from flyte_manager.domain.actions import Budget
 from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Event, Failure, Place, StopReason
+from flyte_manager.domain.errors import Unready
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import ROAD, Phase
@@ -242,6 +243,23 @@ async def test_arguments_of_inputs_that_can_not_be_read_fail_the_task(
     root = await middle.action(ROOT)
     assert root.failure is not None
     assert (root.phase, root.failure.code) == (Phase.FAILED, code)
+
+
+class KeyLost(Unready):
+    """the key of the secrets is another one."""
+
+
+async def test_a_secret_that_can_not_be_opened_fails_the_task(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise KeyLost
+
+    monkeypatch.setattr(type(middle.secrets), "give", fails)
+    spec = task_spec(retries=3)
+    spec.task_template.security_context.secrets.append(security_pb2.Secret(key="token", env_var="TOKEN"))
+    await start(middle, spec)
+    root = await middle.action(ROOT)
+    assert root.failure is not None
+    assert (root.phase, root.failure.code) == (Phase.FAILED, "KeyLost")
 
 
 async def test_a_timeout_of_the_world_ends_as_timed_out(middle: Middle) -> None:
