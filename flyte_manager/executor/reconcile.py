@@ -174,6 +174,8 @@ class Reconciler:
             plan = await self._plans.plan(action)
             if plan.unsupported:
                 raise LaunchRefused(problem=plan.unsupported)
+        except Unavailable:
+            raise
         except Refusal as refusal:
             return await self._refuse(action, refusal)
         looked = await self._caching.look_up(action, plan)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Observation, Presence
 from flyte_manager.domain.bounds import UNBOUNDED, Bound, Left
-from flyte_manager.domain.errors import Refusal
+from flyte_manager.domain.errors import Refusal, Unavailable
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Clock
@@ -60,6 +60,8 @@ class Timing:
             return UNBOUNDED
         try:
             plan = await self._plans.plan(action)
+        except Unavailable:
+            raise
         except Refusal:
             return UNBOUNDED  # its launch tells why
         start, backoff = 0.0, 0.0

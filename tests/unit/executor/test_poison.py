@@ -9,6 +9,7 @@ from flyte_manager.domain.errors import Unavailable
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Launch
 from flyte_manager.executor.controller import Done
+from flyte_manager.ledger.watch import Reader
 from tests.fakes.middle import Middle
 from tests.fakes.orders import action_id, new_run
 
@@ -54,3 +55,19 @@ async def test_a_launch_that_the_world_puts_off_keeps_its_place(
     with pytest.raises(Unavailable):
         await middle.reconciler.reconcile(ROOT)
     assert list(middle.admission._held) == [ROOT]
+
+
+async def test_a_database_that_can_not_be_read_for_a_moment_fails_nobody(
+    middle: Middle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_reader: object, _digest: str) -> bytes:
+        raise Unavailable(problem="no file descriptors are left")
+
+    await start(middle, run_pb2.RunSpec())
+    with monkeypatch.context() as broken:
+        broken.setattr(Reader, "spec", fails)
+        with pytest.raises(Unavailable):
+            await middle.reconciler.reconcile(ROOT)
+    assert await middle.phase(ROOT) is Phase.QUEUED
+    await middle.reconciler.reconcile(ROOT)
+    assert await middle.phase(ROOT) is Phase.RUNNING
