@@ -66,7 +66,7 @@ MOMENT = Type(_moment, "a time such as 2026-11-23T09:00:00Z")
 PHASE = Type(_named(Phase, "ACTION_PHASE_"), "a phase's number or name", ranks=_ranks(Phase))
 KIND = Type(_named(Kind, "ACTION_TYPE_"), "an action type's number or name", ranks=_ranks(Kind))
 SOURCE = Type(_source, "a run source's number or name")
-FLAG = Type(lambda value: {"true": True, "false": False}[value.lower()], "true or false")
+FLAG = Type(lambda value: {"true": 1, "false": 0}[value.lower()], "true or false")
 LABELS = Type(str, "a text", textual=True)
 """A column of JSON, whose entries are the fields `<name>.<key>`."""
 

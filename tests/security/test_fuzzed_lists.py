@@ -13,22 +13,28 @@ from typing import Any
 import pytest
 
 from flyte_manager.domain.filters import Function
-from flyte_manager.store import action_lists, projects, run_lists, task_lists
+from flyte_manager.store import action_lists, listing, projects, run_lists, task_lists
 from tests.managers import Manager
 from tests.security.asking import OK, PROJECT, RUN, TASK_NAME, Asker, Body, prepared
 from tests.security.fuzzing.odd_values import INJECTIONS, KNOWN, PATHS, SCALES
 
-FIELDS: Mapping[str, tuple[Body, Sequence[str]]] = {
-    "workflow.RunService/ListRuns": (
-        {"projectId": PROJECT},
-        [*run_lists.FIELDS, "labels.x", 'labels."', "labels.$[0]"],
-    ),
-    "workflow.RunService/ListActions": ({"runId": RUN}, [*action_lists.FIELDS]),
-    "task.TaskService/ListTasks": ({"projectId": PROJECT}, [*task_lists.FIELDS]),
-    "task.TaskService/ListVersions": ({"taskName": TASK_NAME}, [*task_lists.FIELDS]),
+LABELS = dict.fromkeys(("labels.x", 'labels."', "labels.$[0]"), run_lists.FIELDS["labels"])
+FIELDS: Mapping[str, tuple[Body, listing.Fields]] = {
+    "workflow.RunService/ListRuns": ({"projectId": PROJECT}, {**run_lists.FIELDS, **LABELS}),
+    "workflow.RunService/ListActions": ({"runId": RUN}, action_lists.FIELDS),
+    "task.TaskService/ListTasks": ({"projectId": PROJECT}, task_lists.FIELDS),
+    "task.TaskService/ListVersions": ({"taskName": TASK_NAME}, task_lists.FIELDS),
 }
 FUNCTIONS = [*(each.value for each in Function), 8, -1, 99]
 VALUES = [*KNOWN, *INJECTIONS, *PATHS[:6], *SCALES, "%", "_", "\ud7ff", "4", "RUNNING", "true", "2026-01-01T00:00:00Z"]
+GOOD = {
+    listing.NUMBER.rule: "1",
+    listing.MOMENT.rule: "2026-01-01T00:00:00Z",
+    listing.PHASE.rule: "RUNNING",
+    listing.KIND.rule: "TASK",
+    listing.SOURCE.rule: "1",
+    listing.FLAG.rule: "true",
+}
 KEYS: Sequence[object] = (None, "", "x", "\ud800", "9" * 5000, "a\0b", 1, [], {}, "2026-01-01", "-1", "RUNNING")
 REFUSED = ("invalid_argument",)
 
@@ -74,6 +80,10 @@ def test_no_filter_is_a_fault(asker: Asker, method: str) -> None:
         for value in next(turn):
             filters = [{"field": field, "function": function, "values": [value]}]
             found.add(asked(asker, method, {"filters": filters}))
+        known = FIELDS[method][1].get(field)
+        good = GOOD.get(known.type.rule, "x") if known else "x"
+        filters = [{"field": field, "function": function, "values": [good]}]
+        found.add(asked(asker, method, {"filters": filters}))
         filters = [{"field": field, "function": function, "values": [*next(turn), "x"]}]
         found.add(asked(asker, method, {"filters": filters}))
     assert found == {OK, *REFUSED}
@@ -111,8 +121,10 @@ def forged(first: str, value: object) -> Iterator[str]:
 def test_no_filter_of_projects_groups_and_secrets_is_a_fault(asker: Asker) -> None:
     turn = turns(VALUES)
     started = {"projectId": PROJECT, "startDate": "2026-01-01T00:00:00Z"}
+    forms = turns(["eq({0},{1})", "value_in({0},{1};{1})", "contains({0}", "{1}"])
     for field, value in product([*projects.FIELDS, "x", ""], VALUES):
-        for text in (f"eq({field},{value})", f"value_in({field},{value};{value})", f"contains({field}", value):
+        for form in next(forms):
+            text = form.format(field, value)
             answer = asker.ask("project.ProjectService/ListProjects", {"filters": text, "token": next(turn)[0]})
             assert answer.code in (OK, *REFUSED), f"{text}: {answer}"
             assert "SELECT" not in answer.message
