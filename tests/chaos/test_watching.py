@@ -184,6 +184,6 @@ async def test_a_watcher_that_is_cut_off_again_and_again_sees_every_final_state(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     assert all(follower.cuts or follower.finished for follower in following.values())
-    assert following["WatchActions"].cuts > 5
+    assert sum(follower.cuts for follower in following.values()) > 20
     eventually(lambda: len(os.listdir(f"/proc/{manager.pid}/fd")) <= before + 4, what="the end of cut connections")
     assert "failed, id" not in manager.log
