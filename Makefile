@@ -54,7 +54,7 @@ bench-kubernetes: build ## the same with pods, on clusters that it starts: takes
 	@exec $(PY) -m bench --kubernetes
 
 clean: ## remove what build made; data and databases stay
-	rm -rf $(VENV) bin build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) bin build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .pytest_cache .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 install: build ## put the command flyte-manager into ~/.local/bin (PREFIX=~/.local)
