@@ -53,8 +53,6 @@ class FirstBytes(asyncio.Protocol):
             log.warning(
                 "a client speaks https to port %d, which is plain http: let it use http://, or --insecure", port
             )
-            self.transport.close()
-            return
         self._hand_over(self._http2 if self._received.startswith(PREFACE) else self._http1)
 
     def connection_lost(self, _error: Exception | None) -> None:

@@ -122,7 +122,8 @@ async def test_a_request_with_an_endless_head_is_refused() -> None:
 
 async def test_https_at_a_plain_port_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async with serve() as served:
-        assert await raw(served.port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" + b"x" * 100) == b""
+        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" + b"x" * 100
+        assert (await raw(served.port, hello)).startswith(b"HTTP/1.1 400")
     assert f"a client speaks https to port {served.port}, which is plain http" in caplog.text
 
 
