@@ -5,7 +5,7 @@ it is written in place.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -13,6 +13,7 @@ from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import (
     AttemptReport,
     ErrorKind,
+    Event,
     Exit,
     Failure,
     Observation,
@@ -33,6 +34,9 @@ CHILD_ABORTED = "ActionAbortedError"
 
 LARGEST_OUTPUTS = 256 << 20
 """bytes of outputs.pb: the manager reads it as a whole"""
+
+ABORTED = (-6, 128 + 6)
+"""exit codes of SIGABRT, of a process and as containers tell it"""
 
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
@@ -63,7 +67,7 @@ class Outcomes:
             output_uri=prefix,
             report_uri=report_uri if plan.has_report and await self.blobs.exists(report_uri) else "",
             usage=exited.usage if exited else None,
-            events=seen.events,
+            events=(*seen.events, *_remarks(exited, failure)),
             place=seen.place,
         )
         return told, outputs
@@ -94,9 +98,20 @@ class Outcomes:
         failure = await read_error(self.blobs, f"{prefix}/error.pb")
         if failure is not None:
             return replace(failure, recoverable=failure.recoverable and failure.code != CHILD_ABORTED)
-        if exited.code != 0:
+        if exited.code != 0 and not await self._had_done(prefix, exited, plan):
             return _died(exited)
         return None
+
+    async def _had_done(self, prefix: str, exited: Exit, plan: TaskPlan) -> bool:
+        """Whether the SDK had done all its work when its interpreter was aborted at the exit: outputs are the last that
+        it writes (docs/decisions/0012)."""
+        if exited.code not in ABORTED or plan.args[:1] != ("a0",) or not plan.has_outputs:
+            return False
+        try:
+            outputs = await self.blobs.read(f"{prefix}/outputs.pb", limit=LARGEST_OUTPUTS)
+        except TooLarge:
+            return False
+        return outputs is not None and not damage(outputs, plan.outputs)
 
     def _with_advice(self, failure: Failure | None) -> Failure | None:
         """Adds how to install a module that the tasks' Python lacks."""
@@ -170,6 +185,12 @@ def _too_large() -> Failure:
 def _outputs_failure(code: str, problem: str) -> Failure:
     cause = "was the disk full, or did it remove or overwrite files of its attempt?"
     return Failure(ErrorKind.SYSTEM, code, f"the task ended well, but {problem}: {cause}")
+
+
+def _remarks(exited: Exit | None, failure: Failure | None) -> Iterator[Event]:
+    if exited is not None and exited.code and failure is None:
+        message = "its process was aborted at its exit, after all its outputs were written (docs/decisions/0012)"
+        yield Event(exited.ended_at, message, reason="AbortedAtExit", warning=True)
 
 
 def _died(exited: Exit) -> Failure:

@@ -262,6 +262,32 @@ async def test_a_secret_that_can_not_be_opened_fails_the_task(middle: Middle, mo
     assert (root.phase, root.failure.code) == (Phase.FAILED, "KeyLost")
 
 
+WHOLE = b"\n\x06\n\x02o0\x12\x00"
+
+
+@pytest.mark.parametrize("code", [-6, 134])
+async def test_a_task_that_is_aborted_at_its_exit_had_done_its_work(middle: Middle, code: int) -> None:
+    await start(middle, task_spec(outputs=True))
+    await middle.blobs.write(f"{run_in(middle).base_uri}/a0/1/outputs.pb", WHOLE)
+    middle.runtime.finish(FIRST, code)
+    await middle.reconciler.reconcile(ROOT)
+    (attempt,) = await middle.attempts(ROOT)
+    assert attempt.phase is Phase.SUCCEEDED
+    assert [(event.reason, event.warning) for event in attempt.events] == [("AbortedAtExit", True)]
+
+
+@pytest.mark.parametrize(("code", "content"), [(-11, WHOLE), (1, WHOLE), (-6, WHOLE[:-2]), (-6, None)])
+async def test_any_other_death_is_a_failure(middle: Middle, code: int, content: bytes | None) -> None:
+    await start(middle, task_spec(outputs=True))
+    if content is not None:
+        await middle.blobs.write(f"{run_in(middle).base_uri}/a0/1/outputs.pb", content)
+    middle.runtime.finish(FIRST, code)
+    await middle.reconciler.reconcile(ROOT)
+    (attempt,) = await middle.attempts(ROOT)
+    assert attempt.failure is not None
+    assert (attempt.phase, attempt.failure.code) == (Phase.FAILED, "ProcessDied")
+
+
 async def test_a_timeout_of_the_world_ends_as_timed_out(middle: Middle) -> None:
     await start(middle)
     middle.runtime.finish(FIRST, -15, reason=StopReason.TIMEOUT)
