@@ -197,26 +197,6 @@ async def test_a_process_that_dies_without_a_word_counts_as_the_users(middle: Mi
     assert "exit code 3" in root.failure.message
 
 
-async def test_a_success_without_the_outputs_it_declares_is_a_system_failure(middle: Middle) -> None:
-    await start(middle, task_spec(outputs=True))
-    middle.runtime.finish(FIRST)
-    await middle.reconciler.reconcile(ROOT)
-    root = await middle.action(ROOT)
-    assert (root.phase, root.attempt, root.system_failures) == (Phase.QUEUED, 2, 1)
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xff", b"\n\x04\n\x02o1", b"\n\x04\n\x02o0"])
-async def test_outputs_that_are_not_whole_are_a_system_failure(middle: Middle, content: bytes) -> None:
-    await start(middle, task_spec(outputs=True))
-    await middle.blobs.write(f"{run_in(middle).base_uri}/a0/1/outputs.pb", content)
-    middle.runtime.finish(FIRST)
-    await middle.reconciler.reconcile(ROOT)
-    (first, _) = await middle.attempts(ROOT)
-    assert first.failure is not None
-    assert first.failure.code == "OutputsDamaged"
-    assert "outputs.pb" in first.failure.message
-
-
 async def test_outputs_that_the_manager_can_not_hold_fail_the_task_for_good(
     middle: Middle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,32 +240,6 @@ async def test_a_secret_that_can_not_be_opened_fails_the_task(middle: Middle, mo
     root = await middle.action(ROOT)
     assert root.failure is not None
     assert (root.phase, root.failure.code) == (Phase.FAILED, "KeyLost")
-
-
-WHOLE = b"\n\x06\n\x02o0\x12\x00"
-
-
-@pytest.mark.parametrize("code", [-6, 134])
-async def test_a_task_that_is_aborted_at_its_exit_had_done_its_work(middle: Middle, code: int) -> None:
-    await start(middle, task_spec(outputs=True))
-    await middle.blobs.write(f"{run_in(middle).base_uri}/a0/1/outputs.pb", WHOLE)
-    middle.runtime.finish(FIRST, code)
-    await middle.reconciler.reconcile(ROOT)
-    (attempt,) = await middle.attempts(ROOT)
-    assert attempt.phase is Phase.SUCCEEDED
-    assert [(event.reason, event.warning) for event in attempt.events] == [("AbortedAtExit", True)]
-
-
-@pytest.mark.parametrize(("code", "content"), [(-11, WHOLE), (1, WHOLE), (-6, WHOLE[:-2]), (-6, None)])
-async def test_any_other_death_is_a_failure(middle: Middle, code: int, content: bytes | None) -> None:
-    await start(middle, task_spec(outputs=True))
-    if content is not None:
-        await middle.blobs.write(f"{run_in(middle).base_uri}/a0/1/outputs.pb", content)
-    middle.runtime.finish(FIRST, code)
-    await middle.reconciler.reconcile(ROOT)
-    (attempt,) = await middle.attempts(ROOT)
-    assert attempt.failure is not None
-    assert (attempt.phase, attempt.failure.code) == (Phase.FAILED, "ProcessDied")
 
 
 async def test_a_timeout_of_the_world_ends_as_timed_out(middle: Middle) -> None:

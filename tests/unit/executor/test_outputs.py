@@ -1,0 +1,54 @@
+"""What an attempt's outputs must hold for a success, over the fake world."""
+
+import pytest
+
+from flyte_manager.domain.ids import AttemptId
+from flyte_manager.domain.phases import Phase
+from tests.fakes.middle import Middle
+from tests.fakes.orders import action_id, new_run, task_spec
+
+ROOT = action_id()
+FIRST = AttemptId(ROOT, 1)
+WHOLE = b"\n\x06\n\x02o0\x12\x00"
+
+
+async def ended(middle: Middle, code: int, content: bytes | None) -> None:
+    """The first attempt of a task with one output has ended so, and was looked at."""
+    order = new_run(spec=task_spec(outputs=True), base=middle.blobs.join("flytesnacks", "development"))
+    await middle.ledger.create_run(order)
+    await middle.reconciler.reconcile(ROOT)
+    if content is not None:
+        await middle.blobs.write(f"{order.base_uri}/a0/1/outputs.pb", content)
+    middle.runtime.finish(FIRST, code)
+    await middle.reconciler.reconcile(ROOT)
+
+
+async def test_a_success_without_the_outputs_it_declares_is_a_system_failure(middle: Middle) -> None:
+    await ended(middle, 0, None)
+    root = await middle.action(ROOT)
+    assert (root.phase, root.attempt, root.system_failures) == (Phase.QUEUED, 2, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xff", b"\n\x04\n\x02o1", b"\n\x04\n\x02o0"])
+async def test_outputs_that_are_not_whole_are_a_system_failure(middle: Middle, content: bytes) -> None:
+    await ended(middle, 0, content)
+    (first, _) = await middle.attempts(ROOT)
+    assert first.failure is not None
+    assert first.failure.code == "OutputsDamaged"
+    assert "outputs.pb" in first.failure.message
+
+
+@pytest.mark.parametrize("code", [-6, 134])
+async def test_a_task_that_is_aborted_at_its_exit_had_done_its_work(middle: Middle, code: int) -> None:
+    await ended(middle, code, WHOLE)
+    (attempt,) = await middle.attempts(ROOT)
+    assert attempt.phase is Phase.SUCCEEDED
+    assert [(event.reason, event.warning) for event in attempt.events] == [("AbortedAtExit", True)]
+
+
+@pytest.mark.parametrize(("code", "content"), [(-11, WHOLE), (1, WHOLE), (-6, WHOLE[:-2]), (-6, None)])
+async def test_any_other_death_is_a_failure(middle: Middle, code: int, content: bytes | None) -> None:
+    await ended(middle, code, content)
+    (attempt,) = await middle.attempts(ROOT)
+    assert attempt.failure is not None
+    assert (attempt.phase, attempt.failure.code) == (Phase.FAILED, "ProcessDied")
