@@ -115,6 +115,10 @@ async def world(
         tasks = [asyncio.create_task(made.pods.run()), asyncio.create_task(made.recorder.run())]
         async with asyncio.timeout(30):
             await made.pods.synced()
+            while True:
+                if client.requests["watch", "pods"] and client.requests["watch", "events"]:
+                    break
+                await asyncio.sleep(0.01)
         yield made
         for task in tasks:
             task.cancel()
