@@ -161,7 +161,7 @@ class Cluster:
                 ("task actions", self.objects.run()),
                 ("pods", self.runtime.run()),
                 ("events", self.recorder.run()),
-                ("collector", self.collector.run()),
+                ("collector", self.collector.run(self.objects.synced)),
             ):
                 group.create_task(part, name=name)
 

@@ -8,7 +8,7 @@ is deleted, and the cluster does the rest.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NoReturn, Protocol
@@ -57,8 +57,9 @@ class Collector:
         self._clock = clock
         self._interval = interval
 
-    async def run(self) -> NoReturn:
-        """Works until it is cancelled."""
+    async def run(self, all_known: Callable[[], Awaitable[None]]) -> NoReturn:
+        """Works until it is cancelled; not before all are known: one of which nobody knows yet may own, or be owned."""
+        await all_known()
         while True:
             await self.sweep()
             await asyncio.sleep(self._interval)

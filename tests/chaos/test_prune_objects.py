@@ -20,15 +20,15 @@ from tests.sdk.test_object_store import store_of
 SCOPE = {"project": "flytesnacks", "domain": "development"}
 
 
-def sleep_of(name: str) -> dict[str, object]:
-    """CreateRun's body for a sleep of a tenth of a second."""
+def sleep_of(name: str, duration: str = "0.1s") -> dict[str, object]:
+    """CreateRun's body for a sleep."""
     variable = {"key": "duration", "value": {"type": {"simple": "DURATION"}}}
     template = {
         "id": {**SCOPE, "resourceType": "TASK", "name": "sleep", "version": "1"},
         "type": "core-sleep",
         "interface": {"inputs": {"variables": [variable]}},
     }
-    value = {"scalar": {"primitive": {"duration": "0.1s"}}}
+    value = {"scalar": {"primitive": {"duration": duration}}}
     return {
         "runId": {**SCOPE, "name": name},
         "taskSpec": {"taskTemplate": template},

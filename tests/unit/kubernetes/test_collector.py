@@ -1,5 +1,6 @@
 """Which finished TaskActions go, and that they do."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -96,6 +97,22 @@ async def test_a_sweep_deletes_them(clock: FakeClock, monkeypatch: pytest.Monkey
     objects = [kept("a"), kept("b"), kept("c", ended=1)]
     assert await Collector(lambda: objects, deletions, limits=HOUR, clock=clock).sweep() == 2
     assert sorted(deletions.names) == ["name-a", "name-b"]
+
+
+async def test_nothing_goes_before_all_is_known(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "PER_SECOND", 10_000.0)
+    all_known, deletions, objects = asyncio.Event(), Deletions(), [kept("bad", owner="root", succeeded=False)]
+
+    async def until_known() -> None:
+        await all_known.wait()
+
+    work = asyncio.create_task(Collector(lambda: objects, deletions, limits=HOUR, clock=clock).run(until_known))
+    await asyncio.sleep(0.02)
+    objects += [kept("root", ended=None), kept("good", owner="root")]
+    all_known.set()
+    await asyncio.sleep(0.02)
+    work.cancel()
+    assert deletions.names == ["name-good"]
 
 
 async def test_an_error_ends_the_sweep_and_is_told(
