@@ -7,6 +7,7 @@ and what it does though it need not be done at all, left out in the forks:
 
     a client of the backend (two, each with all certificates and threads of its own) before there is something to say
     `tar` and `gzip` for a few small files | `git` where no repository is
+    pandas, where some folder above the code is called `flyte`
 
 What a task can see stays the same; docs/performance.md has the figures. Standard library and that interpreter's flyte
 only. The SDK's private names used here may change with any release: what is missing is skipped, and costs time only.
@@ -15,6 +16,7 @@ only. The SDK's private names used here may change with any release: what is mis
 import importlib
 import os
 import tarfile
+import types
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -82,7 +84,15 @@ def load() -> None:
             importlib.import_module(name)
         except ImportError:
             continue
-    for step in (_share_tls_context, _connect_late, _unpack_small_bundles, _ask_git_seldom, _find_plugins, _rehearse):
+    for step in (
+        _share_tls_context,
+        _connect_late,
+        _unpack_small_bundles,
+        _ask_git_seldom,
+        _find_plugins,
+        _seek_declaring_files_once,
+        _rehearse,
+    ):
         try:
             step()
         except (ImportError, AttributeError, TypeError, ValueError):
@@ -144,6 +154,15 @@ def _ask_git_seldom() -> None:
 def _find_plugins() -> None:
     """The SDK asks every installed package whether it is one, and keeps the answer."""
     importlib.import_module("flyte._utils.entry_points").entry_points(group="flyte.plugins.types")
+
+
+def _seek_declaring_files_once() -> None:
+    """The SDK looks among the frames for the file that declares an environment, but not below a folder `flyte`, which
+    might be its own. Where it finds none it asks `inspect` for the same frames; that touches all modules, and so
+    imports pandas, which was to come late, and whose threads forbid to fork."""
+    environment: Any = importlib.import_module("flyte._environment")
+    asked = environment.inspect
+    environment.inspect = types.SimpleNamespace(currentframe=asked.currentframe, stack=lambda: [])
 
 
 def _rehearse() -> None:

@@ -22,6 +22,7 @@ import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # beside the tasks' own libraries, this package's plain files
 from flyte_manager.processes import branches, linux, shepherd, warm  # noqa: E402
@@ -103,7 +104,7 @@ class Zygote:
     def _leave(self) -> None:
         os.unlink(self._path)
         os.rmdir(os.path.dirname(self._path))
-        os._exit(0)  # what the SDK registered for its end has no business here
+        _end()
 
 
 def _read_line(conn: socket.socket) -> bytes:
@@ -123,6 +124,11 @@ def _tell(report: int, why_not: str) -> None:
     os.close(report)
 
 
+def _end() -> NoReturn:
+    sys.stderr.flush()
+    os._exit(0)  # what the SDK registered for its end has no business here
+
+
 def main(path: str, mode: str) -> None:
     linux.set_name("zygote")
     linux.become_subreaper()
@@ -134,11 +140,11 @@ def main(path: str, mode: str) -> None:
             warm.prepare()
         except Exception:
             _tell(report, traceback.format_exc(limit=-1))
-            return
+            _end()
         run = warm.run
     if linux.threads() != 1:
-        _tell(report, f"{linux.threads()} threads live after the imports")
-        return
+        _tell(report, f"threads live after the imports: {', '.join(sorted(linux.other_threads()))}")
+        _end()
     gc.disable()
     listener = socket.socket(socket.AF_UNIX)
     usual = os.umask(0o077)

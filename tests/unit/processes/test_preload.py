@@ -1,6 +1,9 @@
 """What forks of the zygote do otherwise than the SDK would, with the same result."""
 
 import os
+import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -56,3 +59,17 @@ def test_what_is_made_late_is_made_once_and_only_when_used() -> None:
     assert not made
     assert (late.name, late.parent) == ("x", Path("/"))
     assert len(made) == 1
+
+
+def test_below_a_folder_called_flyte_nothing_is_imported_that_the_sdk_means_to_import_late(tmp_path: Path) -> None:
+    """Who clones into `flyte` has one; the SDK takes all files below it for its own, and looks further."""
+    place = tmp_path / "flyte" / "manager"
+    shutil.copytree(Path(preload.__file__).parent, place / "flyte_manager" / "processes")
+    (place / "flyte_manager" / "__init__.py").touch()
+    script = place / "script.py"
+    script.write_text(
+        "import sys\nfrom flyte_manager.processes import preload\npreload.load()\n"
+        "print(preload.__file__, 'pandas.core' in sys.modules)\n"
+    )
+    told = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [str(place / "flyte_manager" / "processes" / "preload.py"), "False"]

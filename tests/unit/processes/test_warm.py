@@ -1,6 +1,7 @@
 """Real tasks of the real SDK, forked warm from the zygote and started cold: the task must not see a difference."""
 
 import asyncio
+import sysconfig
 import tarfile
 import venv
 from collections.abc import AsyncIterator, Mapping
@@ -231,6 +232,23 @@ async def test_an_interpreter_without_the_sdk_starts_cold_and_says_why(tmp_path:
         assert seen.exit
         assert seen.exit.code == 1
         assert "flyte" in "".join(await made.output(attempt))
+
+
+async def test_libraries_that_leave_threads_mean_cold_and_no_more_than_a_line_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    (packages,) = (tmp_path / "venv" / "lib").glob("python3*/site-packages")
+    (packages / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    (packages / "sitecustomize.py").write_text(
+        "import sys, threading\nif sys.orig_argv[-1] == 'warm':\n"
+        "    threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    async with world(tmp_path / "attempts", warm=True, python=tmp_path / "venv" / "bin" / "python") as made:
+        assert made.processes.warm_status == "cold: threads live after the imports: python"
+    assert [record.getMessage().partition(":")[0] for record in caplog.records if record.levelname == "WARNING"] == [
+        "tasks start cold, each imports the SDK anew"
+    ]
 
 
 async def test_a_failed_self_test_means_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
