@@ -100,7 +100,9 @@ def _metadata(record: Action, run: Run | None) -> pb.ActionMetadata:
             metadata.condition.CopyFrom(pb.ConditionActionMetadata(name=condition.name, type=condition.type))
     if run is not None:
         metadata.source = cast(pb.RunSource, run.source)
-        metadata.relation.CopyFrom(run_pb2.RunSpec.FromString(run.run_spec).relation)
+        spec = run_pb2.RunSpec.FromString(run.run_spec)
+        if spec.HasField("relation"):
+            metadata.relation.CopyFrom(spec.relation)
         if run.created_by:
             metadata.executed_by.MergeFromString(run.created_by)
     return metadata
@@ -144,6 +146,8 @@ def _attempt(record: Attempt, platform: Platform) -> pb.ActionAttempt:
         following = record.transitions[number + 1 : number + 2]
         if following:
             transition.end_time.CopyFrom(timestamp(following[0].at))
+        elif each.phase.final:
+            transition.end_time.CopyFrom(transition.start_time)  # as the proto says of final phases
     return attempt
 
 

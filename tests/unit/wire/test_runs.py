@@ -96,9 +96,23 @@ def test_attempts_tell_their_phases_times_outputs_and_logs() -> None:
     assert shown.outputs.report_uri.endswith("report.html")
     assert shown.error_info.code == "ValueError"
     assert shown.cluster_events[0].type == pb.ClusterEvent.TYPE_WARNING
-    spans = [(each.phase, each.end_time.seconds - each.start_time.seconds) for each in shown.phase_transitions[:2]]
-    assert spans == [(phase_pb2.ACTION_PHASE_QUEUED, 2), (phase_pb2.ACTION_PHASE_RUNNING, 3)]
-    assert not shown.phase_transitions[2].HasField("end_time")
+    spans = [(Phase(each.phase), each.end_time.seconds - each.start_time.seconds) for each in shown.phase_transitions]
+    assert spans == [(Phase.QUEUED, 2), (Phase.RUNNING, 3), (Phase.FAILED, 0)]
+
+
+def test_the_phase_that_an_attempt_is_in_has_no_end_yet() -> None:
+    road = (Transition(Phase.QUEUED, NOW), Transition(Phase.RUNNING, LATER))
+    attempt = Attempt(AttemptId(action_id(), 1), Phase.RUNNING, NOW, transitions=road)
+    (shown,) = runs.action_details(history(task(), attempt)).attempts
+    assert [each.HasField("end_time") for each in shown.phase_transitions] == [True, False]
+
+
+def test_a_root_tells_of_a_relation_only_if_it_has_one() -> None:
+    assert not runs.run(run(), task()).action.metadata.HasField("relation")
+    spec = run_pb2.RunSpec()
+    spec.relation.related_to.name = "r0"
+    again = replace(run(), run_spec=spec.SerializeToString())
+    assert runs.run(again, task()).action.metadata.relation.related_to.name == "r0"
 
 
 def test_what_a_live_action_waits_for_is_an_event_of_its_attempt() -> None:
