@@ -22,7 +22,7 @@ from flyte_manager.domain.attempts import (
     Transition,
 )
 from flyte_manager.domain.bounds import Bound, exceeded
-from flyte_manager.domain.errors import TooLarge
+from flyte_manager.domain.errors import Invalid, TooLarge
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Blobs
 from flyte_manager.domain.tasks import TaskPlan
@@ -54,7 +54,10 @@ class Outcomes:
         """The final report of an attempt that is over, and its `outputs.pb`, empty when there is none that counts."""
         prefix = action.output_prefix(action.attempt)
         exited = seen.exit
-        failure, outputs = (seen.failure, b"") if seen.failure else await self._read(prefix, plan, seen)
+        try:
+            failure, outputs = (seen.failure, b"") if seen.failure else await self._read(prefix, plan, seen)
+        except (Invalid, PermissionError) as error:  # what the task left there is closed, or a link to elsewhere
+            failure, outputs = _unreadable(error), b""
         timed_out = exited is not None and exited.reason is StopReason.TIMEOUT
         phase = Phase.SUCCEEDED if failure is None else Phase.TIMED_OUT if timed_out else Phase.FAILED
         report_uri = f"{prefix}/report.html"
@@ -65,7 +68,7 @@ class Outcomes:
             transitions=seen.transitions or (running(exited.started_at) if exited else ()),
             failure=self._with_advice(failure),
             output_uri=prefix,
-            report_uri=report_uri if plan.has_report and await self.blobs.exists(report_uri) else "",
+            report_uri=report_uri if plan.has_report and await self._is_there(report_uri) else "",
             usage=exited.usage if exited else None,
             events=(*seen.events, *_remarks(exited, failure)),
             place=seen.place,
@@ -85,6 +88,12 @@ class Outcomes:
             return _outputs_failure("OutputsMissing", "it wrote no outputs.pb"), b""
         problem = damage(outputs, plan.outputs)
         return (_outputs_failure("OutputsDamaged", problem), b"") if problem else (None, outputs)
+
+    async def _is_there(self, uri: str) -> bool:
+        try:
+            return await self.blobs.exists(uri)
+        except Invalid:  # a link to elsewhere
+            return False
 
     async def _failure(self, prefix: str, seen: Observation, plan: TaskPlan) -> Failure | None:
         exited = seen.exit
@@ -182,8 +191,13 @@ def _too_large() -> Failure:
     return Failure(ErrorKind.USER, "OutputsTooLarge", message, recoverable=False)
 
 
+def _unreadable(error: Exception) -> Failure:
+    message = f"what the task wrote at its end can't be read: {error}"
+    return Failure(ErrorKind.USER, "OutputsUnreadable", message)
+
+
 def _outputs_failure(code: str, problem: str) -> Failure:
-    cause = "was the disk full, or did it remove or overwrite files of its attempt?"
+    cause = "did it call sys.exit, or remove or overwrite files of its attempt, or was the disk full?"
     return Failure(ErrorKind.SYSTEM, code, f"the task ended well, but {problem}: {cause}")
 
 

@@ -189,7 +189,9 @@ def holders(path: str, marker: str) -> list[int]:
 
 def _has_open(pid: str, path: str) -> bool:
     try:
-        return any(_link(f"/proc/{pid}/fd/{fd}") == path for fd in os.listdir(f"/proc/{pid}/fd"))
+        return any(
+            _link(f"/proc/{pid}/fd/{fd}").removesuffix(" (deleted)") == path for fd in os.listdir(f"/proc/{pid}/fd")
+        )
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
 

@@ -3,6 +3,7 @@
     launch --order--> zygote --fork--> shepherd --fork--> task
     observe: record -> EXITED | lock free and no mark -> ABSENT | lock held by a living shepherd -> ALIVE
              else: what still lives of it is killed, the record "vanished" is written -> VANISHED
+             begun, but no mark: the folder was removed; ALIVE as long as its shepherd is known to live, then VANISHED
     stop: SIGTERM to the shepherd; without one, a record that keeps the attempt from ever starting
 
 The manager keeps only one thing in memory: a pidfd for each shepherd that it launched or observed, so that the end of
@@ -101,7 +102,7 @@ class Processes:
         elif not self._begun(launch.attempt, folder):
             raise NotStarted(attempt=launch.attempt, why=answer.get("error", "its folder is locked"))
 
-    async def observe(self, attempt: AttemptId, *, begun: bool = False) -> Observation:  # noqa: ARG002 - folders tell
+    async def observe(self, attempt: AttemptId, *, begun: bool = False) -> Observation:
         folder = self._folder(attempt)
         end = time.monotonic() + _SETTLE_SECONDS
         while True:
@@ -109,8 +110,10 @@ class Processes:
                 return _observation(record)
             held, mark = _lock_state(folder)
             if not held:
+                if mark is None and attempt in self._watched:
+                    return Observation(Presence.ALIVE)
                 if mark is None:
-                    return Observation(Presence.ABSENT)
+                    return await self._lost(folder) if begun else Observation(Presence.ABSENT)
                 if record := disk.read_record(folder):  # it ended between the two looks
                     return _observation(record)
                 return self._bury(folder, mark, "neither the task nor its shepherd left word how it ended")
@@ -127,6 +130,10 @@ class Processes:
     async def stop(self, attempt: AttemptId) -> None:
         folder = self._folder(attempt)
         if disk.read_record(folder):
+            return
+        if attempt in self._watched:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended: the wake-up is on its way
+                signal.pidfd_send_signal(self._watched[attempt], signal.SIGTERM)
             return
         os.makedirs(folder, mode=0o700, exist_ok=True)
         if self._forestall(folder):
@@ -283,6 +290,12 @@ class Processes:
         record = disk.Record(_KILLED, mark.started or now, now, detail=detail, vanished=True)
         disk.write_record(folder, record)
         return _observation(record)
+
+    async def _lost(self, folder: str) -> Observation:
+        await asyncio.to_thread(_sweep, folder)
+        now = self._clock()
+        detail = "the folder that its processes are known by was removed, by itself or by somebody else"
+        return Observation(Presence.VANISHED, exit=Exit(_KILLED, now, now, detail=detail))
 
     async def _self_test(self, send: Send) -> str:
         return await selftest.run_no_op(send, self._base_env)

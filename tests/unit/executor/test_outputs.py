@@ -1,7 +1,10 @@
 """What an attempt's outputs must hold for a success, over the fake world."""
 
+from pathlib import Path
+
 import pytest
 
+from flyte_manager.blobs.directory import Directory
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
 from tests.fakes.middle import Middle
@@ -21,6 +24,13 @@ async def ended(middle: Middle, code: int, content: bytes | None) -> None:
         await middle.blobs.write(f"{order.base_uri}/a0/1/outputs.pb", content)
     middle.runtime.finish(FIRST, code)
     await middle.reconciler.reconcile(ROOT)
+
+
+def leads_out(place: Path, elsewhere: Path) -> None:
+    """A task's link to a file that is not in the store."""
+    elsewhere.write_bytes(WHOLE)
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere)
 
 
 async def test_a_success_without_the_outputs_it_declares_is_a_system_failure(middle: Middle) -> None:
@@ -52,3 +62,41 @@ async def test_any_other_death_is_a_failure(middle: Middle, code: int, content: 
     (attempt,) = await middle.attempts(ROOT)
     assert attempt.failure is not None
     assert (attempt.phase, attempt.failure.code) == (Phase.FAILED, "ProcessDied")
+
+
+@pytest.mark.parametrize("name", ["outputs.pb", "error.pb"])
+async def test_a_link_that_leads_out_of_the_store_ends_the_attempt(middle: Middle, tmp_path: Path, name: str) -> None:
+    order = new_run(spec=task_spec(outputs=True), base=middle.blobs.join("flytesnacks", "development"))
+    await middle.ledger.create_run(order)
+    await middle.reconciler.reconcile(ROOT)
+    leads_out(Path(order.base_uri, "a0", "1", name), tmp_path / "elsewhere")
+    middle.runtime.finish(FIRST, 0)
+    await middle.reconciler.reconcile(ROOT)
+    (attempt,) = await middle.attempts(ROOT)
+    assert attempt.failure is not None
+    assert attempt.failure.code == "OutputsUnreadable"
+    assert "lies outside this manager's store" in attempt.failure.message
+
+
+async def test_outputs_that_may_not_be_read_end_the_attempt(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forbidden(*_: object, **__: object) -> bytes:
+        raise PermissionError(13, "Permission denied", "outputs.pb")
+
+    monkeypatch.setattr(Directory, "read", forbidden)
+    await ended(middle, 0, WHOLE)
+    (attempt,) = await middle.attempts(ROOT)
+    assert attempt.failure is not None
+    assert attempt.failure.message.endswith("can't be read: [Errno 13] Permission denied: 'outputs.pb'")
+
+
+async def test_a_report_that_leads_out_of_the_store_is_none(middle: Middle, tmp_path: Path) -> None:
+    spec = task_spec()
+    spec.task_template.metadata.generates_deck.value = True
+    order = new_run(spec=spec, base=middle.blobs.join("flytesnacks", "development"))
+    await middle.ledger.create_run(order)
+    await middle.reconciler.reconcile(ROOT)
+    leads_out(Path(order.base_uri, "a0", "1", "report.html"), tmp_path / "elsewhere")
+    middle.runtime.finish(FIRST, 0)
+    await middle.reconciler.reconcile(ROOT)
+    (attempt,) = await middle.attempts(ROOT)
+    assert (attempt.phase, attempt.report_uri) == (Phase.SUCCEEDED, "")

@@ -55,6 +55,37 @@ async def test_a_running_attempt_is_alive_with_its_start(cold: World) -> None:
     assert await cold.processes.alive() == [attempt]
 
 
+async def test_an_attempt_that_removes_its_folder_is_not_started_again(cold: World, tmp_path: Path) -> None:
+    script = f"echo x >> {tmp_path}/starts; rm -r {cold.folder(attempt_id())}; while [ ! -e {tmp_path}/go ]; do :; done"
+    attempt = await cold.shell("a0", script)
+    await eventually(lambda: not cold.folder(attempt).exists())
+    seen = await cold.processes.observe(attempt, begun=True)
+    assert seen.presence is Presence.ALIVE
+    (tmp_path / "go").touch()
+    await cold.woken(attempt)
+    seen = await cold.processes.observe(attempt, begun=True)
+    assert seen.presence is Presence.VANISHED
+    assert seen.exit
+    assert "was removed" in seen.exit.detail
+    assert (tmp_path / "starts").read_text() == "x\n"
+
+
+async def test_an_attempt_that_removes_its_folder_can_be_stopped(cold: World) -> None:
+    attempt = await cold.shell("a0", f"rm -r {cold.folder(attempt_id())}; sleep 60")
+    await eventually(lambda: not cold.folder(attempt).exists())
+    await cold.processes.stop(attempt)
+    await cold.woken(attempt)
+
+
+async def test_a_new_manager_ends_what_lives_of_an_attempt_without_a_folder(cold: World, tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/pid; rm -r {cold.folder(attempt_id())}; exec env -i sleep 60"
+    attempt = await cold.shell("a0", script)
+    await eventually(lambda: not cold.folder(attempt).exists())
+    async with world(tmp_path / "attempts") as other:
+        assert (await other.processes.observe(attempt, begun=True)).presence is Presence.VANISHED
+    await eventually(lambda: not is_alive(int((tmp_path / "pid").read_text())))
+
+
 async def test_a_second_launch_starts_nothing(cold: World, tmp_path: Path) -> None:
     script = f"echo x >> {tmp_path}/starts; sleep 0.2"
     attempt = await cold.shell("a0", script)
