@@ -112,7 +112,7 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
         )
 
     async def upload_inputs(self, request: pb.UploadInputsRequest, _ctx: Context) -> pb.UploadInputsResponse:
-        scope = _scope(request)
+        scope = ids.scope_of(request, field="project_id or run_id")
         spec = await self._spec(request)
         inputs = data.completed(request.inputs, spec)
         content = data.content(inputs)
@@ -145,7 +145,9 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
 
     async def get_action_data(self, request: pb.GetActionDataRequest, _ctx: Context) -> pb.GetActionDataResponse:
         action = await self._action(ids.action_id(request.action_id))
-        response = pb.GetActionDataResponse(inputs_uri=action.input_uri, outputs_uri=data.outputs_file(action))
+        response = pb.GetActionDataResponse(inputs_uri=data.inputs_file(action), outputs_uri=data.outputs_file(action))
+        if action.value:
+            response.outputs.CopyFrom(data.answer_of(action))
         if response.inputs_uri:
             found = await self._blobs.read(response.inputs_uri, limit=LARGEST)
             if found is None:
@@ -250,17 +252,6 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
 def _host(ctx: Context) -> str:
     """The host that the client used, which the gate has checked."""
     return ctx.request_headers().get("host") or ctx.server_address() or ""
-
-
-def _scope(request: pb.UploadInputsRequest) -> ProjectId:
-    match request.WhichOneof("id"):
-        case "run_id":
-            run = ids.run_id(request.run_id)
-            return ProjectId(run.project, run.domain, run.org)
-        case "project_id":
-            return ids.project_id(request.project_id)
-        case _:
-            raise NotGiven(field="project_id or run_id")
 
 
 def _lifetime(request: pb.CreateUploadLocationRequest | pb.CreateDownloadLinkRequest) -> timedelta:

@@ -59,7 +59,7 @@ class RunOrders:
         """`request_id` is the client's x-request-id, the same in each retry; "" when it sent none. Raises refusals that
         name what is missing, unknown or not supported. When nothing is left to refuse, it makes the project if need be
         and writes the inputs of a request that brings them along."""
-        scope = _scope(request)
+        scope = ids.scope_of(request, field="id (run_id or project_id)")
         relation = _relation(request.run_spec.relation.relation_type)
         run_spec = _run_spec(request).SerializeToString(deterministic=True)
         run_settings(run_spec)
@@ -183,17 +183,6 @@ def _run_spec(request: pb.CreateRunRequest) -> run_pb2.RunSpec:
     if request.HasField("run_start_time") and not spec.HasField("run_start_time"):
         spec.run_start_time.CopyFrom(request.run_start_time)
     return spec
-
-
-def _scope(request: pb.CreateRunRequest) -> ProjectId:
-    match request.WhichOneof("id"):
-        case "run_id":
-            run = ids.run_id(request.run_id)
-            return ProjectId(run.project, run.domain, run.org)
-        case "project_id":
-            return ids.project_id(request.project_id)
-        case _:
-            raise NotGiven(field="id (run_id or project_id)")
 
 
 def _run_id(request: pb.CreateRunRequest, scope: ProjectId, request_id: str) -> RunId:

@@ -1,11 +1,15 @@
 """Identifiers. Reading one checks its names by meaning (DESIGN.md §4.9), writing one echoes the org."""
 
 from flyteidl2.common import identifier_pb2
+from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.task import task_definition_pb2
+from flyteidl2.workflow import run_service_pb2
 
 from flyte_manager.domain.actions import TaskName
 from flyte_manager.domain.errors import NotGiven
 from flyte_manager.domain.ids import ActionId, ProjectId, RunId, check_action, check_run, check_scope, check_task
+
+_Scoped = dataproxy_service_pb2.UploadInputsRequest | run_service_pb2.CreateRunRequest
 
 
 def project_id(proto: identifier_pb2.ProjectIdentifier) -> ProjectId:
@@ -17,6 +21,18 @@ def run_id(proto: identifier_pb2.RunIdentifier) -> RunId:
     run = RunId(proto.project, proto.domain, proto.name, proto.org)
     check_run(run)
     return run
+
+
+def scope_of(request: _Scoped, *, field: str) -> ProjectId:
+    """The project that the request names, by itself or as its run's. `field`: how a request without either is told."""
+    match request.WhichOneof("id"):
+        case "run_id":
+            run = run_id(request.run_id)
+            return ProjectId(run.project, run.domain, run.org)
+        case "project_id":
+            return project_id(request.project_id)
+        case _:
+            raise NotGiven(field=field)
 
 
 def action_id(proto: identifier_pb2.ActionIdentifier) -> ActionId:

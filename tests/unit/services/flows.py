@@ -3,7 +3,6 @@
 Nothing executes: the tests report through the ledger what an executor would.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,10 +35,6 @@ from flyte_manager.ledger.outside import Outside
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.wakeups import Wakeups
 from flyte_manager.ledger.watch import Reader
-from flyte_manager.rpc.edge import Edge, connect_app
-from flyte_manager.rpc.gate import Gate
-from flyte_manager.rpc.routes import build_app
-from flyte_manager.rpc.server import Listener, Servers
 from flyte_manager.services.actions import ActionsService
 from flyte_manager.services.callers import Callers
 from flyte_manager.services.dataproxy import DataProxyService
@@ -57,7 +52,8 @@ from flyte_manager.wire.told import merged
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import told
 from tests.fakes.orders import action_id, condition_spec, run_id, task_spec
-from tests.unit.services.running import ADA, UNTRUSTED, Lines, is_ready
+from tests.unit.services.running import ADA, UNTRUSTED, Lines
+from tests.unit.services.served import served
 
 FAILURE = Failure(ErrorKind.USER, "ValueError", "no")
 Asked = queue_service_pb2.EnqueueActionRequest | actions_service_pb2.Action
@@ -183,30 +179,24 @@ async def flowing(
                 ActionsService(reader=reader, ledger=ledger, enqueue=enqueue, callers=callers, clock=clock),
             ),
         ]
-        stopping = asyncio.Event()
-        edge = Edge(stopping=stopping)
-        app = build_app([connect_app(kind, service, edge=edge) for kind, service in services], ready=is_ready)
-        servers = Servers([Listener("api", "localhost", 0, Gate(app), setting="api.port")], stopping=stopping)
-        await servers.start()
-        url = f"http://localhost:{servers.port_of('api')}"
-        flows = Flows(
-            url=url,
-            clock=clock,
-            ledger=ledger,
-            reader=reader,
-            blobs=blobs,
-            runs=run_service_connect.RunServiceClient(url),
-            state=state_connect.StateServiceClient(url),
-            queue=queue_service_connect.QueueServiceClient(url),
-            actions=actions_service_connect.ActionsServiceClient(url),
-            internal=internal_run_service_connect.InternalRunServiceClient(url),
-            events=events_proxy_service_connect.EventsProxyServiceClient(url),
-        )
-        try:
-            yield flows
-        finally:
-            for client in (flows.runs, flows.state, flows.queue, flows.actions, flows.internal, flows.events):
-                await client.close()
-            await servers.stop(grace=0.2)
+        async with served(services) as url:
+            flows = Flows(
+                url=url,
+                clock=clock,
+                ledger=ledger,
+                reader=reader,
+                blobs=blobs,
+                runs=run_service_connect.RunServiceClient(url),
+                state=state_connect.StateServiceClient(url),
+                queue=queue_service_connect.QueueServiceClient(url),
+                actions=actions_service_connect.ActionsServiceClient(url),
+                internal=internal_run_service_connect.InternalRunServiceClient(url),
+                events=events_proxy_service_connect.EventsProxyServiceClient(url),
+            )
+            try:
+                yield flows
+            finally:
+                for client in (flows.runs, flows.state, flows.queue, flows.actions, flows.internal, flows.events):
+                    await client.close()
     finally:
         database.close()

@@ -1,6 +1,5 @@
 """The services of projects, tasks, secrets and data behind the real edge, on real sockets, files and database."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -36,10 +35,6 @@ from flyte_manager.domain.ports import LogLine
 from flyte_manager.ledger.cache import Cache
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.rpc.blobs import BlobRoutes
-from flyte_manager.rpc.edge import Edge, connect_app
-from flyte_manager.rpc.gate import Gate
-from flyte_manager.rpc.routes import build_app
-from flyte_manager.rpc.server import Listener, Servers
 from flyte_manager.services.auth_metadata import AuthMetadataService
 from flyte_manager.services.cache import CacheCalls, CacheService
 from flyte_manager.services.cache_v2 import CacheServiceV2
@@ -56,6 +51,7 @@ from flyte_manager.services.task import TaskService
 from flyte_manager.store import actions, attempts
 from flyte_manager.store.engine import Database
 from flyte_manager.store.vault import Vault
+from tests.unit.services.served import served
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 RUN = RunId("flytesnacks", "development", "r1")
@@ -189,10 +185,6 @@ class Manager:
             return await client.request(method, url)
 
 
-async def is_ready() -> str | None:
-    return None
-
-
 @asynccontextmanager
 async def running(
     folder: Path,
@@ -231,32 +223,23 @@ async def running(
             (identity_connect.IdentityServiceASGIApplication, IdentityService(callers)),
             (auth_service_connect.AuthMetadataServiceASGIApplication, AuthMetadataService()),
         ]
-        stopping = asyncio.Event()
-        edge = Edge(stopping=stopping)
-        app = build_app(
-            [connect_app(kind, service, edge=edge) for kind, service in services],
-            BlobRoutes(signer, directory).routes(),
-            ready=is_ready,
-        )
-        servers = Servers([Listener("api", "localhost", 0, Gate(app), setting="api.port")], stopping=stopping)
-        await servers.start()
-        manager = Manager(
-            url=f"http://localhost:{servers.port_of('api')}",
-            folder=folder,
-            clock=clock,
-            database=database,
-            directory=directory,
-            signer=signer,
-            projects=projects,
-            vault=vault,
-            logs=logs,
-        )
-        try:
-            yield manager
-        finally:
-            for client in manager.clients:
-                await client.close()
-            await servers.stop(grace=0.2)
+        async with served(services, BlobRoutes(signer, directory).routes()) as url:
+            manager = Manager(
+                url=url,
+                folder=folder,
+                clock=clock,
+                database=database,
+                directory=directory,
+                signer=signer,
+                projects=projects,
+                vault=vault,
+                logs=logs,
+            )
+            try:
+                yield manager
+            finally:
+                for client in manager.clients:
+                    await client.close()
     finally:
         database.close()
 
