@@ -23,7 +23,7 @@ from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.store.run_lists import Scope
 from flyte_manager.wire import groups, ids, listing, places, runs
 from flyte_manager.wire.conditions import answer
-from flyte_manager.wire.data import outputs_file
+from flyte_manager.wire.data import inputs_file, outputs_file
 from flyte_manager.wire.enriched import Enriched
 from flyte_manager.wire.runs import BARE, Platform
 from flyte_manager.wire.times import timestamp
@@ -98,7 +98,7 @@ class RunService(run_service_connect.RunService):
         self, request: pb.GetActionDataURIsRequest, _ctx: Context
     ) -> pb.GetActionDataURIsResponse:
         action = await self._reader.action(ids.action_id(request.action_id))
-        return pb.GetActionDataURIsResponse(inputs_uri=action.input_uri, outputs_uri=outputs_file(action))
+        return pb.GetActionDataURIsResponse(inputs_uri=inputs_file(action), outputs_uri=outputs_file(action))
 
     async def list_runs(self, request: pb.ListRunsRequest, _ctx: Context) -> pb.ListRunsResponse:
         query = listing.query(request.request)

@@ -64,7 +64,7 @@ class TranslatorService(translator_service_connect.TranslatorService):
         if not request.HasField("action_id"):
             raise NotGiven(field="action_id, the owner of literals_uri,")
         action = await self._reader.action(ids.action_id(request.action_id))
-        if uri not in (action.input_uri, data.outputs_file(action)):
+        if uri not in (data.inputs_file(action), data.outputs_file(action)):
             raise ForeignUri(uri=uri[:200], action=action.id)
         found = await self._blobs.read(uri, limit=LARGEST)
         if found is None:

@@ -63,12 +63,23 @@ def content(inputs: common_pb2.Inputs) -> bytes:
     return inputs.SerializeToString(deterministic=True)
 
 
+def inputs_file(action: Action) -> str:
+    """The file with the action's inputs. A condition has none: the SDK names a place where it writes nothing."""
+    return "" if action.kind is Kind.CONDITION else action.input_uri
+
+
 def outputs_file(action: Action) -> str:
     """The file with the action's outputs, "" when it has none (yet). A trace names the file, a task its folder. Only
     after success: while a task writes, the file is there in part, and a part can be read like a whole."""
     if not action.output_uri or action.phase not in (Phase.SUCCEEDED, Phase.RECOVERED) or action.kind is Kind.CONDITION:
         return ""
     return action.output_uri if action.kind is Kind.TRACE else f"{action.output_uri.rstrip('/')}/outputs.pb"
+
+
+def answer_of(condition: Action) -> common_pb2.Outputs:
+    """The answer to a condition, as its one output."""
+    answer = common_pb2.NamedLiteral(name="o0", value=literals_pb2.Literal.FromString(condition.value))
+    return common_pb2.Outputs(literals=[answer])
 
 
 def report_file(attempt: Attempt) -> str:

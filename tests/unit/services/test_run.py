@@ -248,6 +248,22 @@ async def test_a_signal_answers_a_condition_once(flows: Flows) -> None:
     assert details.metadata.parent == "a0"
 
 
+async def test_the_answer_to_a_condition_is_its_output_and_it_has_no_inputs(flows: Flows) -> None:
+    """The SDK names a place of inputs where it writes nothing."""
+    await flows.create()
+    await flows.actions.enqueue(flows.condition("c1"))
+    asked = pb.GetActionDataRequest(action_id=named("c1"))
+    before = await flows.runs.get_action_data(asked)
+    assert not before.inputs.literals
+    assert not before.outputs.literals
+    payload = pb.EventPayload(int_value=3)
+    await flows.runs.signal_event(pb.SignalEventRequest(action_id=named("c1"), payload=payload))
+    (answer,) = (await flows.runs.get_action_data(asked)).outputs.literals
+    assert (answer.name, answer.value.scalar.primitive.integer) == ("o0", 3)
+    uris = await flows.runs.get_action_data_u_r_is(pb.GetActionDataURIsRequest(action_id=named("c1")))
+    assert uris == pb.GetActionDataURIsResponse()
+
+
 async def test_uris_of_an_action(flows: Flows) -> None:
     await flows.create()
     request = pb.GetActionDataURIsRequest(action_id=named())
