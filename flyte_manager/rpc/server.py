@@ -29,7 +29,6 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from flyte_manager.domain.errors import Unavailable
@@ -37,6 +36,7 @@ from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send
 from flyte_manager.rpc.first_bytes import FirstBytes
 from flyte_manager.rpc.holder import port_holder
 from flyte_manager.rpc.http2 import Http2
+from flyte_manager.rpc.timed_requests import TimedRequests
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 BACKLOG = 2048
@@ -195,16 +195,13 @@ class Servers:
         )
 
 
-class BoundedHead(HttpToolsProtocol):
+class BoundedHead(TimedRequests):
     """uvicorn's protocol, which by itself takes a request line and headers of any size, and loses the body of a request
     that offers to go on in another protocol (Java's client and `curl --http2` offer h2c)."""
 
     _head = 0
-    _in_head = True
-    _new_head = False
 
     def data_received(self, data: bytes) -> None:
-        self._new_head = False
         if self._in_head and b"pgrade" in data.lower():
             data = without_upgrade(data)
         super().data_received(data)
@@ -214,14 +211,13 @@ class BoundedHead(HttpToolsProtocol):
                 self.send_400_response(f"the request's head is larger than {LARGEST_HEAD} bytes")
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         if self.parser.should_upgrade():  # the parser takes what follows for another protocol
             self.send_400_response("this server does not upgrade connections: begin with HTTP/2, or leave Upgrade out")
             return
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._head, self._in_head, self._new_head = 0, True, True
+        self._head = 0
         super().on_message_complete()
 
 
