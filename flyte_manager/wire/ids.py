@@ -7,7 +7,7 @@ from flyteidl2.workflow import run_service_pb2
 
 from flyte_manager.domain.actions import TaskName
 from flyte_manager.domain.errors import NotGiven
-from flyte_manager.domain.ids import ActionId, ProjectId, RunId, check_action, check_run, check_scope, check_task
+from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, RunId, check_action, check_run, check_scope, check_task
 
 _Scoped = dataproxy_service_pb2.UploadInputsRequest | run_service_pb2.CreateRunRequest
 
@@ -38,9 +38,15 @@ def scope_of(request: _Scoped, *, field: str) -> ProjectId:
 def action_id(proto: identifier_pb2.ActionIdentifier) -> ActionId:
     if not proto.HasField("run"):
         raise NotGiven(field="action_id.run")
-    action = ActionId(run_id(proto.run), proto.name)
+    run = run_id(proto.run)
+    action = ActionId(run, action_name(proto.name, run))
     check_action(action)
     return action
+
+
+def action_name(name: str, run: RunId) -> str:
+    """The action's name in rows: the first clients of Flyte 2 call a run's root action by the run's name."""
+    return ROOT if name == run.name else name
 
 
 def task_name(proto: task_definition_pb2.TaskIdentifier) -> TaskName:

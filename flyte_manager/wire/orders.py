@@ -12,7 +12,7 @@ from flyte_manager.domain.ids import check_action_name
 from flyte_manager.domain.orders import NewAction
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.wire.conditions import check_condition
-from flyte_manager.wire.ids import action_id
+from flyte_manager.wire.ids import action_id, action_name
 from flyte_manager.wire.phases import phase_of
 from flyte_manager.wire.plan import check_spec, summary
 from flyte_manager.wire.times import moment
@@ -32,9 +32,10 @@ def new_action(asked: queue_service_pb2.EnqueueActionRequest | actions_service_p
     """Raises an Invalid refusal that names what is missing or wrong."""
     if asked.parent_action_name:
         check_action_name(asked.parent_action_name)
+    action = action_id(asked.action_id)
     order = NewAction(
-        id=action_id(asked.action_id),
-        parent=asked.parent_action_name,
+        id=action,
+        parent=action_name(asked.parent_action_name, action.run),
         kind=Kind.TASK,
         group=asked.group,
         input_uri=asked.input_uri,

@@ -7,6 +7,7 @@ import pytest
 from connectrpc.code import Code
 from flyteidl2.common import phase_pb2
 from flyteidl2.workflow import queue_service_pb2 as pb
+from flyteidl2.workflow import state_service_pb2
 
 from flyte_manager.domain.phases import Phase
 from flyte_manager.wire.ids import run_proto
@@ -43,6 +44,15 @@ async def test_a_child_is_recorded_once(flows: Flows) -> None:
     row = await flows.row("c1")
     assert (row.phase, row.parent, row.task.name.name) == (Phase.QUEUED, "a0", "hello.child")
     await refused(flows.queue.enqueue_action(child(flows, task="hello.other")), Code.INVALID_ARGUMENT)
+
+
+async def test_the_root_action_answers_to_its_runs_name_too_as_the_first_clients_call_it(flows: Flows) -> None:
+    await flows.queue.enqueue_action(child(flows, parent="r1"))
+    assert (await flows.row("c1")).parent == "a0"
+    got = await flows.state.get(state_service_pb2.GetRequest(action_id=named("r1")))
+    assert (got.action_id, got.state) == (named("r1"), (await flows.row()).state)
+    await flows.queue.abort_queued_action(pb.AbortQueuedActionRequest(action_id=named("r1")))
+    assert (await flows.row()).phase is Phase.ABORTED
 
 
 async def test_a_wrong_request_fails_the_call_at_once_instead_of_being_tried_for_minutes(flows: Flows) -> None:
