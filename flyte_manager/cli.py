@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = " ".join(given.pop("command", ()))
         if command and command not in COMMANDS:
             raise ConfigError(f"unknown command {command!r}: use {', '.join(COMMANDS)}, or none to start the manager")
-        if command == "version":
+        if command == "version" or given.pop("version", False):
             return _version()
         if command == "crd":
             print(crd.manifest(), end="")
@@ -216,7 +216,7 @@ def _fail(message: str, code: int) -> int:
 
 def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
     """Names the nearest key, which argparse can't."""
-    known = {key.flag for key in KEYS} | {"--config", "--help", *PRUNE_FLAGS}
+    known = {key.flag for key in KEYS} | {"--config", "--help", "--version", *PRUNE_FLAGS}
     for argument in arguments:
         flag = argument.partition("=")[0]
         if flag.startswith("--") and flag not in known:
@@ -237,6 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="store_true", help="the same as the command version")
     parser.add_argument("--config", metavar="FILE", help="default: ./config.yaml, else /etc/flyte/config/config.yaml")
     group = parser.add_argument_group("prune")
     group.add_argument("--dry-run", action="store_true", help="only tell what would be deleted")

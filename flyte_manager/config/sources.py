@@ -17,6 +17,10 @@ from flyte_manager.config.kinds import ConfigError
 from flyte_manager.config.settings import Settings, check, settings_of
 
 SYSTEM_FILE = Path("/etc/flyte/config/config.yaml")
+SDK_SECTIONS = ("admin", "image", "task", "local")
+"""of the file with which the SDK finds a manager, which may be called config.yaml, too"""
+_INDENTED = {"'\\t'", "block", "mapping"}
+"""words of what YAML says when lines are not indented as it wants"""
 SERVICE = "flyte-manager"
 """The Service in front of a manager that runs in a pod."""
 
@@ -72,7 +76,7 @@ def unknown_key(name: str) -> str:
     if not near:
         last = name.lower().rpartition(".")[2]
         endings = {known.rpartition(".")[2]: known for known in reversed(by_name)}
-        near = [endings[ending] for ending in difflib.get_close_matches(last, endings, n=1, cutoff=0.6)]
+        near = [endings[ending] for ending in difflib.get_close_matches(last, endings, n=1, cutoff=0.75)]
     if near:
         return f"unknown key {name!r}: did you mean {by_name[near[0]]}?"
     return f"unknown key {name!r}: `flyte-manager config show` lists all keys"
@@ -129,10 +133,19 @@ def _from_file(path: Path) -> Iterator[_Given]:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         where = _place(path, error.problem_mark or error.context_mark)
-        raise ConfigError(f"{where}: this is not YAML: {error.problem or error.context}; indent with spaces") from None
+        raise ConfigError(f"{where}: this is not YAML: {_problem(error)}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     return iter(()) if root is None else _walk(path, root, ())
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or error.context or "it can't be read"
+    if problem.startswith("but "):
+        problem = f"{error.context}, {problem}"
+    return (
+        f"{problem}; indent with spaces, all keys of a section alike" if _INDENTED & set(problem.split()) else problem
+    )
 
 
 def _walk(path: Path, node: yaml.Node, parents: tuple[str, ...]) -> Iterator[_Given]:
@@ -157,6 +170,11 @@ def _walk(path: Path, node: yaml.Node, parents: tuple[str, ...]) -> Iterator[_Gi
             yield from _walk(path, value_node, (*parents, str(name_node.value)))
             continue
         key = next((key for key in KEYS if key.name.lower() == name.lower()), None)
+        if key is None and name in SDK_SECTIONS:
+            raise ConfigError(
+                f"{where}: {name!r} is a section of the SDK's configuration, this would be the manager's: start it in "
+                "another folder, or name its own file by --config"
+            )
         if key is None:
             raise ConfigError(f"{where}: {unknown_key(name)}")
         if "." in str(name_node.value):

@@ -80,8 +80,9 @@ def read_banner(process: subprocess.Popen[str]) -> list[str]:
     return lines
 
 
-def test_version_tells_the_sdk_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["version"]) == 0
+@pytest.mark.parametrize("asked", ["version", "--version"])
+def test_version_tells_the_sdk_too(asked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([asked]) == 0
     assert capsys.readouterr().out.startswith(f"flyte-manager {__version__} (flyte 2.")
 
 

@@ -280,9 +280,20 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("logger:\n  level: 3\n  LEVEL: 4\n", "config.yaml:3:3: logger.LEVEL was given before, on line 2"),
         ("{dataDir: /a, dataDir: /b}\n", "config.yaml:1:15: dataDir was given before, on line 1"),
         ("logger.level: 4\n", "config.yaml:1:1: logger.level must be nested: `logger:`"),
-        ("logger:\n\tlevel: 4\n", "config.yaml:2:1: this is not YAML"),
-        ("logger: [\n", "config.yaml:2:1: this is not YAML"),
-        ("a: 1\n---\nb: 2\n", "config.yaml:2:1: this is not YAML"),
+        ("version: 1\n", "unknown key 'version': `flyte-manager config show` lists all keys"),
+        ("admin:\n  endpoint: a\n", "config.yaml:1:1: 'admin' is a section of the SDK's configuration"),
+        (
+            "logger:\n\tlevel: 4\n",
+            "config.yaml:2:1: this is not YAML: found character '\\t' that cannot start any token; indent",
+        ),
+        (
+            "logger:\n  level: 4\n show-source: true\n",
+            "config.yaml:3:2: this is not YAML: expected <block end>, but found",
+        ),
+        ("logger:\n  level: 4\n show-source: true\n", "; indent with spaces, all keys of a section alike"),
+        ("logger: level: 4\n", "this is not YAML: mapping values are not allowed here"),
+        ("logger: [\n", "config.yaml:2:1: this is not YAML: expected the node content, but found '<stream end>'"),
+        ("a: 1\n---\nb: 2\n", "config.yaml:2:1: this is not YAML: expected a single document in the stream, but found"),
         ("dataDir: \x00\n", "config.yaml is not YAML"),
         ("manager: {runsService: {port: 7}, queueService: {port: 7}}\n", "are both 7: give each its own port"),
         (
