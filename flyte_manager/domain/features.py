@@ -38,10 +38,14 @@ IMAGE_BUILDING = Feature(
 )
 LOGIN = Feature("a login", "connect without one: an http:// endpoint and `insecure: true`")
 QUEUES = Feature(
-    "named queues", "leave the queue out: all runs share one", also="CreateRun with `run_spec.queue` (`--queue`)"
+    "named queues",
+    "leave the queue out: all runs share one",
+    also="CreateRun with `run_spec.queue` (`--queue`); a call of a task with `queue=` fails with the sentence",
 )
 RECOVER = Feature(
-    "recover", "`flyte rerun`, which runs everything again", also="CreateRun with `run_spec.relation` RECOVER"
+    "recover",
+    "`flyte rerun`, which runs everything again",
+    also="CreateRun with `run_spec.relation` RECOVER, Enqueue with `recovered_from`",
 )
 SETTINGS = Feature(
     "settings of organisations, domains and projects",

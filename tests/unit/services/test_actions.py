@@ -107,3 +107,25 @@ async def test_a_child_that_was_aborted_has_no_next_attempt_by_itself(flows: Flo
     row = await flows.row("c1")
     assert (row.phase, row.reason, row.attempt) == (Phase.ABORTED, "enough", 1)
     await refused(flows.actions.abort(pb.AbortRequest(action_id=named("nobody"))), Code.NOT_FOUND)
+
+
+async def test_a_call_in_a_named_queue_fails_with_the_reason_each_time_it_is_made(flows: Flows) -> None:
+    asked = flows.task("c1")
+    asked.action.task.queue = "gpus"
+    for attempt in (1, 2):
+        await flows.actions.enqueue(asked)
+        row = await flows.row("c1")
+        assert (row.phase, row.attempt) == (Phase.FAILED, attempt)
+        assert row.failure is not None
+        assert "a task in queue 'gpus' needs named queues" in row.failure.message
+        await flows.report(Phase.FAILED, retries=1)
+
+
+async def test_what_would_be_left_out_in_silence_is_refused(flows: Flows) -> None:
+    recovered = flows.task("c1")
+    recovered.action.recovered_from.CopyFrom(named("a0", "r0"))
+    assert "flyte rerun" in await refused(flows.actions.enqueue(recovered), Code.UNIMPLEMENTED)
+    condition = flows.condition("c2")
+    condition.action.condition.webhook.url = "https://example.com/ask"
+    assert "asks for a webhook" in await refused(flows.actions.enqueue(condition), Code.INVALID_ARGUMENT)
+    assert await snapshot(flows) == []
