@@ -3,10 +3,14 @@
 Exit codes: 0 done, 1 it didn't work, 2 the command or a setting is wrong. Errors are one line on stderr.
 """
 
+import signal
 import sys
 
 if sys.platform == "win32":
     raise SystemExit("flyte-manager: Windows can't run tasks as local processes: use WSL2")
+else:
+    # The imports below take a second: Ctrl-C then ends the command as it ends any other, without a trace.
+    _usual_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
 import asyncio
@@ -32,6 +36,8 @@ from flyte_manager.processes.runtime import Processes
 from flyte_manager.telemetry import set_up_logging
 from flyte_manager.worlds import may_be_pods
 
+signal.signal(signal.SIGINT, _usual_interrupt)
+
 EXAMPLES = """\
 examples:
   flyte-manager                                      start with ./config.yaml, if there is one
@@ -55,6 +61,9 @@ COMMANDS = {
 }
 
 
+INTERRUPTED = 128 + signal.SIGINT
+"""the exit code that a shell gives to what Ctrl-C has ended"""
+
 PRUNE_FLAGS = {
     "--dry-run": "dry_run",
     "--older-than": "older_than",
@@ -70,7 +79,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         _refuse_unknown_flags(arguments)
         given = vars(_parser().parse_intermixed_args(arguments))

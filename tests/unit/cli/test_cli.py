@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flyte_manager import __version__
+from flyte_manager import __version__, cli
 from flyte_manager.cli import main
 from flyte_manager.config import KEYS
 from flyte_manager.kubernetes import crd
@@ -242,6 +242,28 @@ def test_crd_prints_the_definition_for_kubectl() -> None:
     ended = run("crd")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert yaml.safe_load(ended.stdout) == crd.definition()
+
+
+def test_ctrl_c_ends_a_command_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_version", interrupted)
+    assert main(["version"]) == 130
+
+
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_trace() -> None:
+    program = """if True:
+        import os, signal, sys
+        class Meanwhile:
+            def find_spec(self, name, path=None, target=None):
+                if name == "flyte_manager.app":
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Meanwhile())
+        import flyte_manager.cli
+        """
+    ended = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, timeout=SECONDS)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
 
 
 def test_without_a_cluster_nothing_of_kubernetes_is_imported() -> None:
