@@ -210,7 +210,7 @@ class Reconciler:
         except Exception:
             self._admission.release(action.id)  # while it backs off, others must not wait for it
             raise
-        seen = await self._runtime.observe(action.attempt_id)
+        seen = await self._runtime.observe(action.attempt_id, begun=True)
         if seen.presence is Presence.ALIVE and seen.failure is None:
             return await self._report_progress(action, seen, looked)
         return await self._report_end(action, seen, looked)

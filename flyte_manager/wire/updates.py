@@ -56,7 +56,9 @@ def parse_error_document(content: bytes) -> Failure:
     error = document.error
     kind = ErrorKind.SYSTEM if error.origin == execution_pb2.ExecutionError.SYSTEM else ErrorKind.USER
     recoverable = error.kind == execution_pb2.ContainerError.RECOVERABLE
-    return Failure(kind, error.code or "Unknown", error.message, recoverable)
+    code = error.code or "Unknown"
+    message = error.message if error.message.strip() else f"{code}, without a message: see its log"  # as of `assert x == 1`
+    return Failure(kind, code, message, recoverable)
 
 
 def _error(failure: Failure) -> execution_pb2.ExecutionError:

@@ -33,6 +33,10 @@ def runs(user: User, shared: Path) -> Runs:
         "cuts_its_outputs": {},
         "writes_a_broken_error": {},
         "closes_its_output": {},
+        "says_that_it_is_done": {},
+        "asserts": {},
+        "links_its_outputs_elsewhere": {},
+        "removes_its_folder": {"folder": str(shared)},
     }
     orders = [{"task": f"misbehaving.{task}", "inputs": given} for task, given in inputs.items()]
     return dict(zip(inputs, user.runs(*orders), strict=True))
@@ -51,6 +55,10 @@ def runs(user: User, shared: Path) -> Runs:
         ("cuts_its_outputs", "OutputsDamaged", "its outputs.pb"),
         ("writes_a_broken_error", "BrokenErrorDocument", "error.pb can't be read"),
         ("closes_its_output", "OSError", "Bad file descriptor"),
+        ("says_that_it_is_done", "OutputsMissing", "did it call sys.exit"),
+        ("asserts", "AssertionError", "AssertionError, without a message: see its log"),
+        ("links_its_outputs_elsewhere", "OutputsUnreadable", "lies outside this manager's store"),
+        ("removes_its_folder", "ProcessVanished", "was removed, by itself or by somebody else"),
     ],
 )
 def test_it_fails_with_words_to_act_on(
@@ -68,6 +76,11 @@ def test_a_daemon_that_it_leaves_behind_ends_with_it(runs: Runs, shared: Path) -
     daemon = int((shared / "daemon.pid").read_text())
     assert runs["leaves_a_daemon"]["phase"] == "succeeded"
     eventually(lambda: not os.path.exists(f"/proc/{daemon}"), what="the daemon's end")
+
+
+def test_an_attempt_that_removes_its_folder_ran_once(user: User, runs: Runs, shared: Path) -> None:
+    attempts = user.attempts(runs["removes_its_folder"]["name"])
+    assert len((shared / "started").read_text()) == len(attempts) == 4
 
 
 def test_a_gigabyte_of_output_is_cut_and_the_task_goes_on(manager: Manager, runs: Runs) -> None:

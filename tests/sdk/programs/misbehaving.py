@@ -4,6 +4,7 @@ import atexit
 import ctypes
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,35 @@ def closes_its_output() -> int:
     os.close(1)
     os.close(2)
     print("nobody hears this", flush=True)
+    return 1
+
+
+@env.task
+def says_that_it_is_done() -> int:
+    sys.exit(0)
+
+
+@env.task
+def asserts() -> int:
+    assert os.getpid() == 1
+    return 1
+
+
+@env.task
+def links_its_outputs_elsewhere() -> int:
+    def link() -> None:
+        _outputs().unlink()
+        _outputs().symlink_to("/etc/hostname")
+
+    atexit.register(link)
+    return 1
+
+
+@env.task
+def removes_its_folder(folder: str) -> int:
+    with (Path(folder) / "started").open("a") as file:
+        file.write("x")
+    shutil.rmtree(Path.cwd().parent)
     return 1
 
 

@@ -197,6 +197,14 @@ def test_error_documents() -> None:
         assert parse_error_document(broken).code == "BrokenErrorDocument"
 
 
+@pytest.mark.parametrize("message", ["", " \n"])
+def test_an_error_without_a_message_is_told_by_its_name_and_where_more_is(message: str) -> None:
+    """As of `assert x == 1`."""
+    error = execution_pb2.ContainerError(code="AssertionError", message=message)
+    document = execution_pb2.ErrorDocument(error=error).SerializeToString()
+    assert parse_error_document(document).message == "AssertionError, without a message: see its log"
+
+
 def test_a_childs_name_is_its_own() -> None:
     order = new_task("c1")
     shown = runs.action(task(id=order.id, parent="a0", group="g"))
