@@ -57,8 +57,8 @@ def parse_error_document(content: bytes) -> Failure:
     kind = ErrorKind.SYSTEM if error.origin == execution_pb2.ExecutionError.SYSTEM else ErrorKind.USER
     recoverable = error.kind == execution_pb2.ContainerError.RECOVERABLE
     code = error.code or "Unknown"
-    message = error.message if error.message.strip() else f"{code}, without a message: see its log"  # as of `assert x == 1`
-    return Failure(kind, code, message, recoverable)
+    told = error.message.strip() != ""  # it is not by `assert x == 1`
+    return Failure(kind, code, error.message if told else f"{code}, without a message: see its log", recoverable)
 
 
 def _error(failure: Failure) -> execution_pb2.ExecutionError:
