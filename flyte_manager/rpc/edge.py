@@ -1,4 +1,5 @@
-"""What every RPC has in common, in one interceptor: errors, deadlines, and the end of the manager.
+"""What every RPC has in common, in one interceptor: errors, deadlines, and the end of the manager. (Most unary calls
+take the short way of `unary.py`, which has only the words from here.)
 
 connectrpc 0.10 tells a deadline but does not keep it, and turns a cancelled stream into a clean end, which a client
 reads as success. So each wait for the handler runs under one timeout, which fires for either of two reasons:
@@ -20,7 +21,7 @@ from typing import Any, Protocol, TypeVar, cast
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
-from connectrpc.server import ConnectASGIApplication
+from connectrpc.server import ConnectASGIApplication, Endpoint
 
 from flyte_manager.rpc.asgi import ASGIApp, Message, Receive, Scope, Send, answer, header_values
 from flyte_manager.rpc.codecs import BinaryCodec, JsonCodec
@@ -28,6 +29,10 @@ from flyte_manager.rpc.errors import STOPPING, to_connect, was_cancelled
 from flyte_manager.rpc.guard import Guard
 from flyte_manager.rpc.gzip import BoundedGzip
 from flyte_manager.rpc.refusals import content_type, has_trailers, is_framed, is_grpc, refuse
+from flyte_manager.rpc.unary import UnaryCalls
+
+UNARY = type(Endpoint.unary(method=cast(Any, None), function=cast(Any, None)))
+"""connectrpc does not export the class"""
 
 GENERATED = "flyteidl2."
 LARGEST_MESSAGE = 64 << 20
@@ -59,7 +64,7 @@ class Edge:
             async with asyncio.timeout_at(deadline_of(ctx)) as wait:
                 return await call_next(request, ctx)
         except (Exception, asyncio.CancelledError) as error:
-            raise self._told(error, wait, ctx) from None
+            raise self.told(error, ctx, wait.expired()) from None
 
     async def intercept_server_stream(
         self, call_next: Callable[[Request, Context], AsyncIterator[Reply]], request: Request, ctx: Context
@@ -81,7 +86,7 @@ class Edge:
         except StopAsyncIteration:
             return
         except (Exception, asyncio.CancelledError) as error:
-            raise self._told(error, wait, ctx) from None
+            raise self.told(error, ctx, wait.expired()) from None
         finally:
             ending.cancel()
             if messages is not None:
@@ -90,9 +95,9 @@ class Edge:
     # The request of a stream in both directions is the iterator of its messages: all the rest is the same.
     intercept_bidi_stream = intercept_server_stream
 
-    def _told(self, error: BaseException, wait: asyncio.Timeout, ctx: Context) -> ConnectError:
-        """What the client is told about the end of its call."""
-        if wait.expired() and (isinstance(error, TimeoutError) or was_cancelled(error)):
+    def told(self, error: BaseException, ctx: Context, expired: bool) -> ConnectError:
+        """What the client is told about the end of its call. `expired`: a timeout ended it."""
+        if expired and (isinstance(error, TimeoutError) or was_cancelled(error)):
             if self._stopping.is_set():
                 return ConnectError(Code.UNAVAILABLE, STOPPING)
             return ConnectError(Code.DEADLINE_EXCEEDED, "the call took longer than the deadline that the client set")
@@ -118,9 +123,11 @@ class WithCodecs(ConnectASGIApplication[Any]):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, codecs=[BinaryCodec(), JsonCodec()])
+        endpoints = settings["endpoints"](settings["service"])
+        self.unary = {path: endpoint for path, endpoint in endpoints.items() if isinstance(endpoint, UNARY)}
         self.implemented = frozenset(
             path.rpartition("/")[2]
-            for path, endpoint in settings["endpoints"](settings["service"]).items()
+            for path, endpoint in endpoints.items()
             if not endpoint.function.__module__.startswith(GENERATED)
         )
 
@@ -172,7 +179,11 @@ def connect_app(app_class: Callable[..., ConnectASGIApplication[Any]], service: 
         else:
             await guarded(scope, receive, with_words(send))
 
-    return ConnectApp(service=name, methods=application.implemented, app=checked)
+    return ConnectApp(
+        service=name,
+        methods=application.implemented,
+        app=UnaryCalls(application.unary, checked, limit=edge.limit, told=edge.told),
+    )
 
 
 def with_words(send: Send) -> Send:

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
@@ -24,6 +25,8 @@ ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>.+)")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 POLICY_VIOLATION = 1008
 LAST_PORT = 65535
+REMEMBERED = 64
+"""authorities: each client names the same one in all its requests"""
 
 
 class IllegalAllowedHost(Invalid):
@@ -86,6 +89,7 @@ class Gate:
         return None
 
 
+@lru_cache(maxsize=REMEMBERED)
 def parse_authority(text: str) -> Authority | None:
     """None for what is not `name`, `name:port`, `1.2.3.4` or `[::1]:port`; user info, paths and zones never are."""
     match = AUTHORITY.fullmatch(text)

@@ -1,6 +1,7 @@
 """A small service behind the real edge and real sockets. What a call does is chosen by the name of its action."""
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -48,7 +49,6 @@ class Service:
         return PutResponse(action_id=request.action_id)
 
     async def get(self, request: GetRequest, ctx: Any) -> GetResponse:
-        del ctx
         name = request.action_id.name
         self.begun.append(name)
         try:
@@ -67,6 +67,12 @@ class Service:
                     await asyncio.Event().wait()
                 case "wait":
                     await self.release.wait()
+                case "context":
+                    return GetResponse(state=told(ctx))
+                case "adds":
+                    ctx.response_headers().add("x-made", "one")
+                    ctx.response_headers().add("x-made", "two")
+                    ctx.response_trailers().add("x-end", "three")
             return GetResponse(action_id=request.action_id, state="x" * int(name or 0) if name.isdecimal() else name)
         finally:
             self.ended.append(name)
@@ -97,6 +103,13 @@ class Service:
         finally:
             self.open -= 1
             self.ended.append(name)
+
+
+def told(ctx: Any) -> str:
+    """What a handler can learn beside the message; of times and ports only whether there are any."""
+    host, _, port = ctx.client_address().rpartition(":")
+    about = [ctx.http_method(), ctx.method().name, ctx.server_address(), host, port.isdigit(), ctx.timeout_ms() is None]
+    return json.dumps([*about, *sorted(ctx.request_headers().allitems())])
 
 
 @dataclass
