@@ -1,11 +1,11 @@
 """Runs and actions as the ledger keeps them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
 
-from flyte_manager.domain.attempts import Attempt, Failure
+from flyte_manager.domain.attempts import Attempt, Event, Failure
 from flyte_manager.domain.caching import CacheStatus
 from flyte_manager.domain.ids import ROOT, ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Kind, Phase
@@ -160,6 +160,17 @@ class ActionHistory:
     attempts: tuple[Attempt, ...]
     spec: bytes
     """flyteidl2.task.TaskSpec for a task, else the action's own spec"""
+
+
+def events_of(action: Action, attempt: Attempt) -> Sequence[Event]:
+    """The attempt's events, and why it is no further: a live action's reason, which has no other place."""
+    known = any(event.message == action.reason for event in attempt.events)
+    if action.final or known or not action.reason or attempt.id.number != action.attempt:
+        return attempt.events
+    name = "".join(word.capitalize() for word in action.phase.name.split("_"))
+    at = attempt.transitions[-1].at if attempt.transitions else attempt.created_at
+    warning = action.phase is Phase.WAITING_FOR_RESOURCES
+    return (*attempt.events, Event(at, action.reason, reason=name, warning=warning))
 
 
 LONGEST_BACKOFF = 30 * 86_400.0

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from flyte_manager.domain import lifecycle
-from flyte_manager.domain.actions import Action, ActionHistory, Run, TaskName
+from flyte_manager.domain.actions import Action, ActionHistory, Run, TaskName, events_of
 from flyte_manager.domain.attempts import Attempt, Event
 from flyte_manager.domain.catalog import DeployedTask
 from flyte_manager.domain.errors import Missing, UnknownAction, UnknownRun
@@ -81,12 +81,7 @@ class Reader:
         """The attempt with that number, 0 = the present one. Raises UnknownAction, UnknownAttempt."""
 
         def query(connection: Connection) -> Attempt:
-            record = known_action(connection, action)
-            asked = AttemptId(action, number or record.attempt)
-            found = attempts.get(connection, asked)
-            if found is None:
-                raise UnknownAttempt(name=action.name, number=asked.number)
-            return found
+            return _attempt(connection, known_action(connection, action), number)
 
         return await self._database.read(query)
 
@@ -113,9 +108,9 @@ class Reader:
                 await next_change(event)
 
     async def follow_events(self, action: ActionId, number: int = 0) -> AsyncGenerator[Sequence[Event], None]:
-        """The events of the attempt (0 = the one that is present now), then new ones; ends when the attempt is final.
-        Traces and conditions have no attempts and so no events: theirs ends with them. Raises UnknownAction,
-        UnknownAttempt."""
+        """The events of the attempt (0 = the one that is present now), what it waits for, then news; ends when the
+        attempt is final. Traces and conditions have no attempts and so no events: theirs ends with them. Raises
+        UnknownAction, UnknownAttempt."""
         if number <= 1 and (await self.action(action)).kind is not Kind.TASK:
             async for _ in self.follow_action(action):
                 pass
@@ -124,9 +119,9 @@ class Reader:
             told: set[Event] = set()
             while True:
                 event.clear()
-                seen = await self.attempt(action, number)
+                seen, events = await self._database.read(partial(_events, action=action, number=number))
                 number = seen.id.number
-                news = [each for each in seen.events if each not in told]
+                news = [each for each in events if each not in told]
                 if news:
                     told.update(news)
                     yield news
@@ -214,6 +209,21 @@ def _changed_runs(
 ) -> tuple[Sequence[RunAndRoot], run_lists.Cursor]:
     found, cursor = run_lists.changed(connection, scope, after)
     return _with_roots(connection, found), cursor
+
+
+def _attempt(connection: Connection, record: Action, number: int) -> Attempt:
+    """Raises UnknownAttempt."""
+    asked = AttemptId(record.id, number or record.attempt)
+    found = attempts.get(connection, asked)
+    if found is None:
+        raise UnknownAttempt(name=record.id.name, number=asked.number)
+    return found
+
+
+def _events(connection: Connection, *, action: ActionId, number: int) -> tuple[Attempt, Sequence[Event]]:
+    record = known_action(connection, action)
+    found = _attempt(connection, record, number)
+    return found, events_of(record, found)
 
 
 def history(connection: Connection, action: ActionId) -> ActionHistory:

@@ -9,7 +9,7 @@ from flyteidl2.core import literals_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_definition_pb2 as pb
 
-from flyte_manager.domain.actions import Action, ActionHistory, Run
+from flyte_manager.domain.actions import Action, ActionHistory, Run, events_of
 from flyte_manager.domain.attempts import Attempt, ErrorKind, Event, Failure
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.wire import places, told
@@ -53,10 +53,8 @@ def action_details(history: ActionHistory, *, run: Run | None = None, platform: 
         id=action_proto(record.id),
         metadata=_metadata(record, run),
         status=_status(record),
-        attempts=[_attempt(each, platform) for each in history.attempts],
+        attempts=[_attempt(each, events_of(record, each), platform) for each in history.attempts],
     )
-    if details.attempts and (waits_for := _waits_for(history)):
-        details.attempts[-1].cluster_events.append(cluster_event(waits_for))
     if record.failure and record.final:
         details.error_info.CopyFrom(_error(record.failure))
     elif record.phase is Phase.ABORTED:
@@ -120,13 +118,13 @@ def _status(record: Action) -> pb.ActionStatus:
     return status
 
 
-def _attempt(record: Attempt, platform: Platform) -> pb.ActionAttempt:
+def _attempt(record: Attempt, events: Sequence[Event], platform: Platform) -> pb.ActionAttempt:
     attempt = pb.ActionAttempt(
         phase=phase_proto(record.phase),
         attempt=record.id.number,
         outputs=common_pb2.OutputReferences(output_uri=record.output_uri, report_uri=record.report_uri),
         logs_available=record.logs_available,
-        cluster_events=[cluster_event(each) for each in record.events],
+        cluster_events=[cluster_event(each) for each in events],
         cluster=platform.cluster,
         log_context=places.log_context(record),
         cache_status=status_proto(record.cache_status),
@@ -149,17 +147,6 @@ def _attempt(record: Attempt, platform: Platform) -> pb.ActionAttempt:
         elif each.phase.final:
             transition.end_time.CopyFrom(transition.start_time)  # as the proto says of final phases
     return attempt
-
-
-def _waits_for(history: ActionHistory) -> Event | None:
-    """Why a live action is no further, which has no other place than the events of its attempt."""
-    record, attempt = history.action, history.attempts[-1]
-    known = any(event.message == record.reason for event in attempt.events)
-    if record.final or known or not record.reason:
-        return None
-    name = "".join(word.capitalize() for word in record.phase.name.split("_"))
-    at = attempt.transitions[-1].at if attempt.transitions else attempt.created_at
-    return Event(at, record.reason, reason=name, warning=record.phase is Phase.WAITING_FOR_RESOURCES)
 
 
 def cluster_event(event: Event) -> pb.ClusterEvent:

@@ -71,6 +71,26 @@ async def test_a_watch_of_events_tells_those_that_there_are_then_each_new_one_on
     assert (await flows.row()).phase is Phase.QUEUED
 
 
+async def test_a_watch_of_events_tells_what_the_attempt_waits_for_as_its_details_do(flows: Flows) -> None:
+    async def wait(reason: str) -> None:
+        plain = told(await flows.row(), Phase.WAITING_FOR_RESOURCES, flows.clock)
+        await flows.ledger.report(replace(plain, reason=reason), Budget())
+
+    await wait("waits for 2 CPU")
+    watch = watched(flows)
+    async with asyncio.timeout(10):
+        (event,) = (await anext(watch)).cluster_events
+        assert (event.reason, event.message) == ("WaitingForResources", "waits for 2 CPU")
+        details = await flows.runs.get_action_details(pb.GetActionDetailsRequest(action_id=named()))
+        assert list(details.details.attempts[0].cluster_events) == [event]
+        await wait("waits for 1 CPU")
+        assert [each.message for each in (await anext(watch)).cluster_events] == ["waits for 1 CPU"]
+    await report(flows, Phase.RUNNING, PULLED)
+    assert await page(watch) == ["Pulled"]
+    await report(flows, Phase.FAILED, retries=1)
+    assert await rest(watch) == []
+
+
 async def test_the_attempt_that_is_present_when_the_watch_begins_stays_the_one_that_is_watched(flows: Flows) -> None:
     await report(flows, Phase.RUNNING, PULLED)
     watch = watched(flows)
