@@ -28,7 +28,6 @@ from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Clock
 from flyte_manager.ledger.wakeups import RUNS, Wakeups
-from flyte_manager.ledger.watch import known_action
 from flyte_manager.ledger.work import Work
 from flyte_manager.store import actions, attempts, cache, retention, runs, tasks
 from flyte_manager.store.engine import Database, Transaction
@@ -77,7 +76,7 @@ class Ledger:
             if found is not None:
                 if found.digest != order.digest:
                     raise RunDiffers(name=order.id.name)
-                return found, known_action(work.tx.connection, ActionId(order.id, ROOT))
+                return found, work.action(ActionId(order.id, ROOT))
             if retention.is_begun(work.tx.connection, order.id):
                 raise BeingDeleted(run=order.id.name)
             tasks.keep_spec(work.tx, order.spec_digest, order.spec)
@@ -95,16 +94,15 @@ class Ledger:
         FAILED trace failed, or why a task can't be run. Raises UnknownRun, UnknownAction, ActionDiffers, RunEnded."""
 
         def write(work: Work) -> None:
-            connection = work.tx.connection
-            run = runs.get(connection, order.id.run)
+            run = runs.current(work.tx, order.id.run)
             if run is None:
                 raise UnknownRun(name=order.id.run.name, project=order.id.run.project, domain=order.id.run.domain)
             if order.base_uri and order.base_uri.rstrip("/") != run.base_uri:
                 raise BaseDiffers(given=order.base_uri, base=run.base_uri)
             if not order.parent:
                 raise NotGiven(field="parent_action_name (root actions are made by RunService.CreateRun)")
-            parent = known_action(connection, ActionId(order.id.run, order.parent))
-            found = actions.get(connection, order.id)
+            parent = work.action(ActionId(order.id.run, order.parent))
+            found = actions.current(work.tx, order.id)
             if found is not None:
                 self._enqueue_again(work, order, found, parent, failure)
                 return
@@ -124,7 +122,7 @@ class Ledger:
         for them. Raises UnknownAction."""
 
         def write(work: Work) -> Action:
-            placed = replace(known_action(work.tx.connection, action), resource=resource)
+            placed = replace(work.action(action), resource=resource)
             actions.update(work.tx, placed)
             return placed
 
@@ -134,7 +132,7 @@ class Ledger:
         """What the executor saw of an attempt. Raises UnknownAction, UnknownAttempt, NotATaskPhase."""
 
         def write(work: Work) -> None:
-            action = known_action(work.tx.connection, told.attempt.action)
+            action = work.action(told.attempt.action)
             change = lifecycle.report(action, work.attempt(told.attempt), told, budget)
             work.save(change, action)
             if told.keep is not None and change.action is not None and change.action.final:
@@ -153,7 +151,7 @@ class Ledger:
             return
 
         def write(work: Work) -> None:
-            action = known_action(work.tx.connection, attempt.action)
+            action = work.action(attempt.action)
             work.save(lifecycle.note(action, work.attempt(attempt), seen), action)
 
         await self.transact(write)
@@ -166,12 +164,12 @@ class Ledger:
         UnknownAction, UnknownAttempt, NotATaskPhase."""
 
         def write(work: Work) -> None:
-            found = known_action(work.tx.connection, action)
+            found = work.action(action)
             if phase is not None and phase is not found.phase:
                 told = AttemptReport(found.attempt_id, phase, work.at, failure=failure)
                 attempt = work.attempt(told.attempt)
                 work.save(lifecycle.report(found, attempt, told, budget), found)
-                found = known_action(work.tx.connection, action)
+                found = work.action(action)
             if found.phase is (phase or found.phase):
                 # the same revision: no watcher is shown the document, and a child's end keeps its place in the order
                 actions.update(work.tx, replace(found, state=state))
@@ -185,7 +183,7 @@ class Ledger:
         def write(work: Work) -> bool:
             if runs.get(work.tx.connection, run) is None:
                 raise UnknownRun(name=run.name, project=run.project, domain=run.domain)
-            return work.abort(known_action(work.tx.connection, ActionId(run, ROOT)), reason, by)
+            return work.abort(work.action(ActionId(run, ROOT)), reason, by)
 
         if not await self.transact(write):
             log.info("run %s has ended: nothing to abort", run)
@@ -194,7 +192,7 @@ class Ledger:
         """Ends the action and all below it; one that has ended stays as it is. Raises UnknownAction."""
 
         def write(work: Work) -> bool:
-            return work.abort(known_action(work.tx.connection, action), reason, by)
+            return work.abort(work.action(action), reason, by)
 
         if not await self.transact(write):
             log.info("action %s has ended: nothing to abort", action)
@@ -204,7 +202,7 @@ class Ledger:
         UnknownAction, NotACondition, SignalledAlready."""
 
         def write(work: Work) -> None:
-            found = known_action(work.tx.connection, action)
+            found = work.action(action)
             if found.kind is not Kind.CONDITION:
                 raise NotACondition(name=action.name)
             if found.final and found.value == value:
@@ -219,7 +217,7 @@ class Ledger:
         """Ends a condition that nobody answered in time."""
 
         def write(work: Work) -> None:
-            found = known_action(work.tx.connection, action)
+            found = work.action(action)
             if not found.final:
                 failure = Failure(ErrorKind.USER, "ConditionTimedOut", message, recoverable=False)
                 work.save(_ended(replace(found, failure=failure), Phase.TIMED_OUT, work.at), found)

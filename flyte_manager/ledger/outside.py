@@ -14,7 +14,6 @@ from flyte_manager.domain.errors import Ended, NotGiven, Refusal, Unready
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.ledger.ledger import Ledger
-from flyte_manager.ledger.watch import known_action
 from flyte_manager.ledger.work import Work
 from flyte_manager.store import actions, tasks
 
@@ -61,7 +60,7 @@ class Outside:
         return await self._ledger.transact(write)
 
     def _status(self, work: Work, told: AttemptReport, by: bytes) -> None:
-        action = known_action(work.tx.connection, told.attempt.action)
+        action = work.action(told.attempt.action)
         match action.kind:
             case Kind.TASK if told.phase is Phase.ABORTED:
                 work.abort(action, told.reason, by)
@@ -81,7 +80,7 @@ class Outside:
             work.save(outside.status(action, attempt, told), action)
 
     def _event(self, work: Work, told: AttemptReport) -> None:
-        action = known_action(work.tx.connection, told.attempt.action)
+        action = work.action(told.attempt.action)
         if action.kind is not Kind.TASK:
             return  # only tasks have attempts
         action, told = self._present(work, action, told)
@@ -113,7 +112,7 @@ def _may_live(work: Work, action: Action) -> bool:
     """Whether nothing above it has ended."""
     if not action.parent:
         return True
-    parent = actions.get(work.tx.connection, ActionId(action.id.run, action.parent))
+    parent = actions.current(work.tx, ActionId(action.id.run, action.parent))
     return parent is not None and not parent.final
 
 

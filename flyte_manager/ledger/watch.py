@@ -235,7 +235,11 @@ def history(connection: Connection, action: ActionId) -> ActionHistory:
 
 def known_action(connection: Connection, action: ActionId) -> Action:
     """Raises UnknownAction."""
-    record = actions.get(connection, action)
+    return known(actions.get(connection, action), action)
+
+
+def known(record: Action | None, action: ActionId) -> Action:
+    """Raises UnknownAction."""
     if record is None:
         run = action.run
         raise UnknownAction(name=action.name, run=run.name, project=run.project, domain=run.domain)

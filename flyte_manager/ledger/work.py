@@ -6,10 +6,10 @@ from datetime import datetime
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import Attempt, AttemptReport, Failure
-from flyte_manager.domain.ids import AttemptId
+from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.ledger.cache import release
-from flyte_manager.ledger.watch import UnknownAttempt
+from flyte_manager.ledger.watch import UnknownAttempt, known
 from flyte_manager.store import actions, attempts, runs
 from flyte_manager.store.engine import Transaction
 
@@ -51,9 +51,13 @@ class Work:
         self.changed.append(stamped)
         return stamped
 
+    def action(self, action: ActionId) -> Action:
+        """Raises UnknownAction."""
+        return known(actions.current(self.tx, action), action)
+
     def attempt(self, attempt: AttemptId) -> Attempt:
         """Raises UnknownAttempt."""
-        found = attempts.get(self.tx.connection, attempt)
+        found = attempts.current(self.tx, attempt)
         if found is None:
             raise UnknownAttempt(number=attempt.number, name=attempt.action.name)
         return found
@@ -65,7 +69,7 @@ class Work:
 
     def abort(self, action: Action, reason: str, by: bytes) -> bool:
         """Ends the action, and all below it; false when it has ended already."""
-        attempt = attempts.get(self.tx.connection, action.attempt_id)
+        attempt = attempts.current(self.tx, action.attempt_id)
         change = lifecycle.abort(action, attempt, reason=reason, at=self.at, by=by)
         self.save(change, action)
         return change.action is not None

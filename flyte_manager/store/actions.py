@@ -67,11 +67,23 @@ _ROOTS = Prepared(
 
 def insert(tx: Transaction, action: Action) -> None:
     _INSERT.write(tx.connection, _values(action))
+    tx.known.keep(action.id, action, live=not action.final)
 
 
 def update(tx: Transaction, *changed: Action) -> None:
     for action in changed:
         _UPDATE.write(tx.connection, _values(action) | _key(action.id))
+        tx.known.keep(action.id, action, live=not action.final)
+
+
+def current(tx: Transaction, action: ActionId) -> Action | None:
+    """The same as `get`, of a live action mostly without a query."""
+    known: Action | None = tx.known.get(action)
+    if known is None:
+        known = get(tx.connection, action)
+        if known is not None:
+            tx.known.keep(action, known, live=not known.final)
+    return known
 
 
 def get(connection: sa.Connection, action: ActionId) -> Action | None:

@@ -31,12 +31,24 @@ _AT_ONCE = 1000
 
 def insert(tx: Transaction, attempt: Attempt) -> None:
     _INSERT.write(tx.connection, _values(attempt))
+    tx.known.keep(attempt.id, attempt, live=not attempt.phase.final)
 
 
 def update(tx: Transaction, *changed: Attempt) -> None:
     for attempt in changed:
         key = _key(attempt.id.action) | {"key_attempt": attempt.id.number}
         _UPDATE.write(tx.connection, _values(attempt) | key)
+        tx.known.keep(attempt.id, attempt, live=not attempt.phase.final)
+
+
+def current(tx: Transaction, attempt: AttemptId) -> Attempt | None:
+    """The same as `get`, of a live attempt mostly without a query."""
+    known: Attempt | None = tx.known.get(attempt)
+    if known is None:
+        known = get(tx.connection, attempt)
+        if known is not None:
+            tx.known.keep(attempt, known, live=not known.phase.final)
+    return known
 
 
 def get(connection: sa.Connection, attempt: AttemptId) -> Attempt | None:

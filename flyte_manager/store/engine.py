@@ -24,7 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -33,6 +33,7 @@ import sqlalchemy as sa
 from flyte_manager.domain.ports import Clock
 from flyte_manager.store.faults import DatabaseClosed, DatabaseMoved, busy, explained
 from flyte_manager.store.instance import InstanceLock, identify
+from flyte_manager.store.known import Known
 from flyte_manager.store.prepared import driver
 from flyte_manager.store.tables import instance, metadata
 from flyte_manager.store.upgrade import NotYetMade, in_words, inspect_file, present, unopened, upgrade
@@ -57,6 +58,8 @@ class Transaction:
 
     connection: sa.Connection
     revision: int
+    known: Known = field(default_factory=Known)
+    """for those who read and write the rows of one table"""
 
 
 class _Job(Generic[T]):
@@ -117,6 +120,8 @@ class _Writer:
         self._file = file
         self._revision = revision
         self._inode = _inode(file)
+        self._known = Known()
+        self._others = -1
         self.line = _Line()
         self._thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
         self._thread.start()
@@ -170,7 +175,11 @@ class _Writer:
                     "another program has kept the database %s locked for %g s, waiting on", self._file, BUSY_SECONDS
                 )
             else:
-                return
+                break
+        (others,) = driver(self._connection).execute("PRAGMA data_version").fetchone()
+        if others != self._others:  # another connection wrote
+            self._others = others
+            self._known.clear()
 
     def _run(self, job: _Job[Any]) -> None:
         """Runs one operation. Raises what it raised when it left a trace in the transaction."""
@@ -179,7 +188,7 @@ class _Writer:
         self._revision += 1
         job.result = job.error = None
         try:
-            job.result = job.operation(Transaction(self._connection, self._revision))
+            job.result = job.operation(Transaction(self._connection, self._revision, self._known))
         except Exception as error:
             if sqlite.total_changes != changes or not sqlite.in_transaction:
                 raise
@@ -187,6 +196,7 @@ class _Writer:
 
     def _undo(self) -> None:
         """Leaves the connection without a transaction, if need be by closing it."""
+        self._known.clear()
         try:
             self._connection.rollback()
             driver(self._connection).rollback()  # after a failed COMMIT SQLAlchemy believes that it has ended

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-_DIALECT = sqlite.dialect(paramstyle="named")
+_DIALECT = sqlite.dialect(paramstyle="qmark")
 _Turn = Callable[[Any], Any]
 
 
@@ -38,9 +38,9 @@ class Prepared:
 
     def _execute(self, connection: sa.Connection, values: Mapping[str, Any]) -> Any:
         text, given, turns = self._compiled
-        turned = {**given, **values}
-        for name, turn in turns:
-            turned[name] = turn(turned[name])
+        if given:
+            values = {**given, **values}
+        turned = [values[name] if turn is None else turn(values[name]) for name, turn in turns]
         return driver(connection).execute(text, turned)
 
     def _row(self, row: Sequence[Any]) -> Any:
@@ -51,12 +51,14 @@ class Prepared:
         return make(values)
 
     @cached_property
-    def _compiled(self) -> tuple[str, Mapping[str, Any], Sequence[tuple[str, _Turn]]]:
-        """Text, values that the statement itself brings, and what turns a value into one that SQLite keeps."""
+    def _compiled(self) -> tuple[str, Mapping[str, Any], Sequence[tuple[str, _Turn | None]]]:
+        """Text, values that the statement itself brings, and for each place in it a value's name and what turns it into
+        one that SQLite keeps."""
         compiled = self._statement.compile(dialect=_DIALECT, column_keys=self._columns)
-        turns = [(name, _impl(bind.type).bind_processor(_DIALECT)) for name, bind in compiled.binds.items()]
+        names = compiled.positiontup or ()
+        turns = [(name, _impl(compiled.binds[name].type).bind_processor(_DIALECT)) for name in names]
         given = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
-        return str(compiled), given, [(name, turn) for name, turn in turns if turn is not None]
+        return str(compiled), given, turns
 
     @cached_property
     def _result(self) -> tuple[Callable[[Iterable[Any]], Any], Sequence[tuple[int, _Turn]]]:

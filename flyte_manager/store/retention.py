@@ -118,6 +118,7 @@ def begin(tx: Transaction, run: RunId) -> bool:
         return False
     connection.execute(prunings.insert().prefix_with("OR IGNORE"), {**_key(run), "base_uri": found.base_uri})
     connection.execute(runs.delete().where(_is(runs, "name", run)))
+    tx.known.clear()
     return True
 
 
@@ -133,6 +134,7 @@ def is_begun(connection: sa.Connection, run: RunId) -> bool:
 
 def forget(tx: Transaction, run: RunId, limit: int) -> int:
     """Deletes at most so many of each of the run's rows; how many it were."""
+    tx.known.clear()
     gone = 0
     for table in (actions, attempts, run_references):
         some: sa.Select[tuple[int]] = (

@@ -39,6 +39,7 @@ _MIRROR = Prepared(
 def mirror(tx: Transaction, root: Action) -> None:
     """Shows the root action's progress in the run's row."""
     run = root.id.run
+    tx.known.pop(run, None)
     _MIRROR.write(
         tx.connection,
         {
@@ -64,6 +65,16 @@ def get(connection: sa.Connection, run: RunId) -> Run | None:
     key = {"key_project": run.project, "key_domain": run.domain, "key_name": run.name}
     row = _GET.one(connection, key)
     return run_of(row) if row else None
+
+
+def current(tx: Transaction, run: RunId) -> Run | None:
+    """The same as `get`, of a live run mostly without a query."""
+    known: Run | None = tx.known.get(run)
+    if known is None:
+        known = get(tx.connection, run)
+        if known is not None:
+            tx.known.keep(run, known, live=known.ended_at is None)
+    return known
 
 
 def _values(run: Run) -> dict[str, object]:

@@ -37,6 +37,8 @@ class UtcTime(TypeDecorator[datetime]):
 def _text_of(value: datetime | None) -> str | None:
     if value is None:
         return None
+    if value.tzinfo is UTC:  # most are
+        return value.isoformat(timespec="microseconds")[:-6] + "Z"
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 

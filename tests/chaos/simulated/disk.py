@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from flyte_manager.domain.errors import Unavailable
 from flyte_manager.store.engine import Database, Transaction
 from flyte_manager.store.faults import DatabaseUnusable
+from flyte_manager.store.known import Known
 from flyte_manager.store.tables import metadata
 
 T = TypeVar("T")
@@ -49,27 +50,30 @@ _EMPTY = _template()
 
 
 class Disk:
-    """What is committed. `committed` is called with the revision of each transaction, before anybody is told."""
+    """What is committed. `committed` is called with each transaction, before anybody is told."""
 
-    def __init__(self, committed: Callable[[sa.Connection, int], None]) -> None:
+    def __init__(self, committed: Callable[[Transaction], None]) -> None:
         self.connection = _ENGINE.connect()
         _driver(self.connection).deserialize(_EMPTY)
         self._committed = committed
         self._revision = 0
+        self._known = Known()
 
     def transact(self, operation: Callable[[Transaction], T]) -> T:
         """Raises what the operation raises; then nothing of it is kept."""
         self._revision += 1
+        tx = Transaction(self.connection, self._revision, self._known)
         self.connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
-            result = operation(Transaction(self.connection, self._revision))
+            result = operation(tx)
         except BaseException:
             self.connection.exec_driver_sql("ROLLBACK")
             self.connection.rollback()
+            self._known.clear()
             raise
         self.connection.exec_driver_sql("COMMIT")
         self.connection.commit()
-        self._committed(self.connection, self._revision)
+        self._committed(tx)
         return result
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from flyte_manager.domain.caching import CacheStatus
 from flyte_manager.domain.ids import ROOT, ActionId, RunId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
 from flyte_manager.store import actions, attempts, runs
+from flyte_manager.store.engine import Transaction
 from tests.chaos.simulated.scenario import Ending, Scenario
 from tests.chaos.simulated.world import World
 from tests.fakes.orders import run_id
@@ -35,16 +36,18 @@ class Watch:
     ends: dict[tuple[ActionId, int], Attempt] = field(default_factory=dict)
     commits: int = 0
 
-    def committed(self, connection: sa.Connection, revision: int) -> None:
+    def committed(self, tx: Transaction) -> None:
         self.commits += 1
-        for after in self._written(connection, revision):
+        connection = tx.connection
+        for after in self._written(connection, tx.revision):
+            _expect(tx.known.get(after.id, after) == after, f"the writer believes {after.id} to be otherwise")
             before = self.known.get(after.id)
             if self.trace:
                 self.trace(f"{after.id} {after.phase.name} attempt {after.attempt} {after.reason}")
             self._moved(before, after)
             self.known[after.id] = after
             if after.kind is Kind.TASK:
-                self._attempts(connection, after)
+                self._attempts(tx, after)
             if after.is_root:
                 run = runs.get(connection, after.id.run)
                 _expect(run is not None and run.phase is after.phase, f"run {after.id.run} shows not its root's phase")
@@ -74,10 +77,11 @@ class Watch:
         else:
             _expect(after.phase in _ENDS, told)
 
-    def _attempts(self, connection: sa.Connection, action: Action) -> None:
-        found = attempts.of_action(connection, action.id)
+    def _attempts(self, tx: Transaction, action: Action) -> None:
+        found = attempts.of_action(tx.connection, action.id)
         _expect([each.id.number for each in found] == [*range(1, action.attempt + 1)], f"{action.id} lacks attempts")
         for each in found:
+            _expect(tx.known.get(each.id, each) == each, f"the writer believes {each.id} to be otherwise")
             key = (action.id, each.id.number)
             ended = self.ends.get(key)
             if ended is not None:

@@ -16,7 +16,6 @@ from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
 from flyteidl2.task import task_definition_pb2
 
 from flyte_manager.domain.actions import Action, Budget
@@ -25,6 +24,7 @@ from flyte_manager.domain.errors import Ended, Missing, Refusal, Unavailable
 from flyte_manager.domain.ids import ROOT, ActionId, AttemptId
 from flyte_manager.domain.orders import NewAction
 from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.store.engine import Transaction
 from tests.chaos.simulated.disk import Disk, MemoryDatabase
 from tests.chaos.simulated.properties import Broken, Watch, at_the_end
 from tests.chaos.simulated.scenario import (
@@ -318,9 +318,9 @@ class Simulation:
         roots = [self.watch.known.get(action_id(ROOT, name)) for name in self.scenario.runs]
         return all(root is not None and root.final for root in roots)
 
-    def _committed(self, connection: sa.Connection, revision: int) -> None:
+    def _committed(self, tx: Transaction) -> None:
         try:
-            self.watch.committed(connection, revision)
+            self.watch.committed(tx)
         except Broken as broken:  # the manager would take it for a trouble of its own
             self._troubles.append(broken)
 

@@ -13,10 +13,10 @@ from flyte_manager.domain.actions import Action, Budget, Run
 from flyte_manager.domain.attempts import Attempt, AttemptReport, ErrorKind, Failure, Transition
 from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.filters import Query
-from flyte_manager.domain.ids import ActionId, AttemptId
+from flyte_manager.domain.ids import ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
-from flyte_manager.store import action_lists, attempts, runs
-from flyte_manager.store.engine import Connection
+from flyte_manager.store import action_lists, actions, attempts, runs
+from flyte_manager.store.engine import Connection, Transaction
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle
 from tests.fakes.middle import middle as open_middle
@@ -122,6 +122,7 @@ class Chaos:
 
     async def check(self) -> None:
         found, tries, run = await self.middle.database.read(_rows)
+        await self.middle.database.write(_check_known)
         for name, action in found.items():
             tried = tries[name]
             _check_row(action, found.get(action.parent))
@@ -157,6 +158,19 @@ def _rows(connection: Connection) -> tuple[dict[str, Action], dict[str, Sequence
     run = runs.get(connection, run_id())
     assert run is not None
     return found, {name: attempts.of_action(connection, each.id) for name, each in found.items()}, run
+
+
+def _check_known(tx: Transaction) -> None:
+    for key, row in tx.known.items():
+        match key:
+            case ActionId():
+                assert actions.get(tx.connection, key) == row
+            case AttemptId():
+                assert attempts.get(tx.connection, key) == row
+            case RunId():
+                assert runs.get(tx.connection, key) == row
+            case _:
+                raise AssertionError(key)
 
 
 def _check_row(action: Action, parent: Action | None) -> None:
