@@ -237,12 +237,16 @@ def _parse(found: Field, name: str, value: str) -> object:
         raise BadValue(value=value[:60], field=name, rule=f"it takes {found.type.rule}") from None
 
 
+def _ends_with(column: Column, value: str) -> Column:
+    return sa.func.substr(column, sa.func.length(column) - len(value) + 1) == value
+
+
 _TEXTUAL: dict[Function, Callable[[Column, str], Column]] = {
-    # LIKE ignores case in SQLite, so the case-sensitive form looks for the text itself
+    # LIKE ignores case in SQLite, so the case-sensitive forms look for the text itself
     Function.CONTAINS: lambda column, value: sa.func.instr(column, value) > 0,
     Function.CONTAINS_CASE_INSENSITIVE: lambda column, value: column.icontains(value, autoescape=True),
-    Function.ENDS_WITH: lambda column, value: column.endswith(value, autoescape=True),
-    Function.NOT_ENDS_WITH: lambda column, value: ~column.endswith(value, autoescape=True),
+    Function.ENDS_WITH: _ends_with,
+    Function.NOT_ENDS_WITH: lambda column, value: ~_ends_with(column, value),
 }
 _EQUATING: dict[Function, Callable[[Column, object], Column]] = {
     Function.EQUAL: lambda column, value: column == value,

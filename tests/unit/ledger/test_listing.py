@@ -89,7 +89,11 @@ async def test_actions_are_filtered_by_type_and_text(listed: Middle) -> None:
         ("HELLO", Function.CONTAINS, []),
         ("HELLO.5", Function.CONTAINS_CASE_INSENSITIVE, ["c1"]),
         ("%_off", Function.ENDS_WITH, ["c1"]),
+        ("_OFF", Function.ENDS_WITH, []),
+        ("", Function.ENDS_WITH, ["a0", "c1", "c2"]),
+        ("more than the whole name hello.50%_off", Function.ENDS_WITH, []),
         ("_off", Function.NOT_ENDS_WITH, ["a0", "c2"]),
+        ("_OFF", Function.NOT_ENDS_WITH, ["a0", "c1", "c2"]),
     ):
         assert await actions(listed, Filter("task_name", function, [text])) == found
     assert await actions(listed, Filter("task_name", Function.NOT_EXISTS)) == ["c2"]
