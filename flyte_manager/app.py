@@ -93,6 +93,7 @@ from flyte_manager.services.state_streams import StateStreams
 from flyte_manager.services.task import TaskService
 from flyte_manager.services.translator import TranslatorService
 from flyte_manager.store.engine import Database
+from flyte_manager.telemetry import say
 from flyte_manager.wire.plan import parse_spec, retry_budget
 from flyte_manager.wire.told import merged
 from flyte_manager.worlds import Middle, Parts, may_be_pods
@@ -155,7 +156,7 @@ async def _serve(settings: Settings, *, started: float) -> int:
             _operate(controller, parts, sweeper_of(settings, middle, parts)), name="executor"
         )
         stack.push_async_callback(_cancelled, operator)
-        print(banner(_facts(settings, servers, middle, parts, started)), flush=True)
+        say(banner(_facts(settings, servers, middle, parts, started)))
         await interrupts.until_stopped(operator, middle, parts)
         # streams and unary calls end before the world and the executor do
         await servers.stop()
@@ -448,7 +449,7 @@ class _Interrupts:
         self._interrupted.clear()
         tasks = "1 task goes on" if running == 1 else f"{running} tasks go on"
         cure = f"start again to adopt them; Ctrl-C again within {SECOND_INTERRUPT_SECONDS:g} s aborts them"
-        print(f"\n{tasks}; {cure}", flush=True)
+        say(f"\n{tasks}; {cure}")
         try:
             async with asyncio.timeout(SECOND_INTERRUPT_SECONDS):
                 await self._interrupted.wait()

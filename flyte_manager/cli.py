@@ -33,7 +33,7 @@ from flyte_manager.domain.errors import Refusal
 from flyte_manager.kubernetes import crd
 from flyte_manager.processes.environment import Interpreter, check_system, find_interpreter, listed_environment
 from flyte_manager.processes.runtime import Processes
-from flyte_manager.telemetry import set_up_logging
+from flyte_manager.telemetry import hush, open_streams, set_up_logging
 from flyte_manager.worlds import may_be_pods
 
 signal.signal(signal.SIGINT, _usual_interrupt)
@@ -79,10 +79,16 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    open_streams()
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        code = _run(sys.argv[1:] if argv is None else argv)
+        print(end="", flush=True)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # as of `flyte-manager config show | head -1`
+        hush()
+        return 1
+    return code
 
 
 def _run(arguments: Sequence[str]) -> int:

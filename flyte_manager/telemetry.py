@@ -4,9 +4,12 @@ The levels are those of the Go manager's configuration: 0 panic, 1 fatal, 2 erro
 the package below `flyte_manager` that wrote the line, or the library. Control characters in a message are escaped:
 names and errors come from clients, and must not be able to write lines of their own. Libraries are heard from warnings
 on, except at debug.
+
+What is for the person who started it goes to stdout. A manager serves on when nobody reads that any more.
 """
 
 import logging
+import os
 import re
 import sys
 import time
@@ -62,3 +65,29 @@ def set_up_logging(level: int, *, show_source: bool = False, stream: TextIO | No
     root.handlers[:] = [handler]
     root.setLevel(chosen if chosen == logging.DEBUG else max(chosen, logging.WARNING))
     logging.getLogger(OURS).setLevel(chosen)
+
+
+def say(text: str) -> None:
+    """Prints a text for the person who started the manager."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        hush()
+        logging.getLogger(__name__).warning("stdout can't be written (%s): no more is printed there", error.strerror)
+
+
+def hush() -> None:
+    """What is still to be printed goes nowhere: else the end of Python would complain once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def open_streams() -> None:
+    """Gives a process that was started without stdin, stdout or stderr ones that lead nowhere: another file would get
+    their number, and the event loop dies of closing it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one

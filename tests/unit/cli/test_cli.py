@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -242,6 +243,52 @@ def test_crd_prints_the_definition_for_kubectl() -> None:
     ended = run("crd")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert yaml.safe_load(ended.stdout) == crd.definition()
+
+
+def test_who_reads_only_the_first_lines_sees_no_trace() -> None:
+    command = [sys.executable, "-c", PROGRAM, "config", "show"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(SECONDS) == 1
+
+
+def test_a_start_serves_on_when_nobody_reads_what_it_prints() -> None:
+    command = [sys.executable, "-c", PROGRAM, *FREE_PORTS]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if b"stdout" in line)
+        assert b"stdout can't be written (Broken pipe)" in line
+        process.terminate()
+        assert process.stderr.read() == b""
+        assert process.wait(SECONDS) == 0
+
+
+def test_a_start_without_any_open_file_serves() -> None:
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    ports = [f"--manager.runsService.port={port}", *FREE_PORTS[1:]]
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", PROGRAM, *ports]
+    with subprocess.Popen(command, env=ENVIRONMENT) as process:
+        try:
+            while process.poll() is None and not serves(port):
+                time.sleep(0.1)
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+
+
+def serves(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://localhost:{port}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def test_ctrl_c_ends_a_command_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
