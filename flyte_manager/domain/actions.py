@@ -142,10 +142,11 @@ class Action:
 
     @property
     def duration_ms(self) -> int | None:
-        """From its making to its end."""
+        """From its making to its end; of a trace, which is told when it is over, from its start."""
         if self.ended_at is None:
             return None
-        return max(0, ((self.ended_at - self.created_at) // timedelta(microseconds=1) + 500) // 1000)
+        began = (self.started_at if self.kind is Kind.TRACE else None) or self.created_at
+        return max(0, ((self.ended_at - began) // timedelta(microseconds=1) + 500) // 1000)
 
     def output_prefix(self, attempt: int) -> str:
         """The folder of an attempt's outputs (DESIGN.md §6)."""

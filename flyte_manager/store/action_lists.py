@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.filters import Order, Query
 from flyte_manager.domain.ids import RunId
+from flyte_manager.domain.phases import Kind
 from flyte_manager.store.actions import action_of
 from flyte_manager.store.listing import KIND, MOMENT, NUMBER, PHASE, SOURCE, Field, Pages, duration
 from flyte_manager.store.run_lists import NO_TRIGGER
@@ -15,6 +16,11 @@ from flyte_manager.store.tables import actions, runs
 _OF_ITS_RUN = sa.and_(
     runs.c.project == actions.c.project, runs.c.domain == actions.c.domain, runs.c.name == actions.c.run
 )
+_BEGAN = sa.case(
+    (actions.c.kind == Kind.TRACE.name, sa.func.coalesce(actions.c.started_at, actions.c.created_at)),
+    else_=actions.c.created_at,
+)
+"""From when `Action.duration_ms` counts."""
 FIELDS = {
     "name": Field(actions.c.name),
     "project": Field(actions.c.project),
@@ -41,7 +47,7 @@ FIELDS = {
     "updated_at": Field(actions.c.updated_at, MOMENT),
     "started_at": Field(actions.c.started_at, MOMENT),
     "ended_at": Field(actions.c.ended_at, MOMENT),
-    "duration_ms": Field(duration(actions.c.created_at, actions.c.ended_at), NUMBER),
+    "duration_ms": Field(duration(_BEGAN, actions.c.ended_at), NUMBER),
     **NO_TRIGGER,
 }
 _PAGES = Pages(FIELDS, Order("created_at", descending=False), Order("name", descending=False))

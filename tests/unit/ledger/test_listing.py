@@ -1,6 +1,7 @@
 """Lists: filters, order and pages over real rows."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -13,7 +14,7 @@ from flyte_manager.domain.phases import Phase
 from flyte_manager.store.run_lists import Scope
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle
-from tests.fakes.orders import action_id, new_condition, new_run, new_task, run_id, task_spec
+from tests.fakes.orders import action_id, new_condition, new_run, new_task, new_trace, run_id, task_spec
 
 SCOPE = Scope(ProjectId("flytesnacks", "development"))
 
@@ -164,6 +165,20 @@ async def test_updated_at_is_when_a_row_was_written_last(listed: Middle, clock: 
     await listed.ledger.abort_run(run_id("r3"), "enough")
     assert await runs(listed, since) == ["r3"]
     assert await actions(listed, since) == ["a0", "c1", "c2"]
+
+
+async def test_a_trace_took_the_time_that_it_tells_though_it_is_recorded_when_it_is_over(
+    listed: Middle, clock: FakeClock
+) -> None:
+    clock.advance(60)
+    began, ended = clock() - timedelta(seconds=5), clock() - timedelta(seconds=2.5)
+    trace = replace(new_trace("t1", run="r3"), started_at=began, ended_at=ended)
+    await listed.ledger.enqueue(trace)
+    await listed.ledger.enqueue(new_trace("t2", run="r3"))
+    assert (await listed.reader.action(action_id("t1", "r3"))).duration_ms == 2500
+    assert (await listed.reader.action(action_id("t2", "r3"))).duration_ms == 0
+    assert await actions(listed, Filter("duration_ms", Function.EQUAL, ["2500"])) == ["t1"]
+    assert await actions(listed, Filter("duration_ms", Function.EQUAL, ["0"])) == ["t2"]
 
 
 async def test_actions_are_filtered_by_what_their_run_is(listed: Middle) -> None:
