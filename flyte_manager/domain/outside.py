@@ -63,7 +63,7 @@ def status(action: Action, attempt: Attempt, told: AttemptReport) -> Change:
         reason=told.reason,
         failure=(attempt.failure or told.failure) if told.phase in RETRYABLE else None,
         started_at=action.started_at or attempt.started_at,
-        ended_at=told.at,
+        ended_at=max(told.at, attempt.ended_at or told.at),
         output_uri=attempt.output_uri,
     )
     return Change(ended)

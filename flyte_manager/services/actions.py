@@ -70,7 +70,8 @@ class ActionsService(actions_service_connect.ActionsService):
         return pb.UpdateResponse()
 
     async def abort(self, request: pb.AbortRequest, ctx: Context) -> pb.AbortResponse:
-        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request), by=self._callers.by(ctx))
+        by = self._callers.by(ctx, request.aborted_by)
+        await self._ledger.abort_action(ids.action_id(request.action_id), reason_of(request), by=by)
         return pb.AbortResponse()
 
     async def signal(self, request: pb.SignalRequest, ctx: Context) -> pb.SignalResponse:
@@ -78,5 +79,6 @@ class ActionsService(actions_service_connect.ActionsService):
         if action.kind is not Kind.CONDITION:
             raise NotACondition(name=action.id.name)
         condition = run_definition_pb2.ConditionAction.FromString(action.spec)
-        await self._ledger.signal(action.id, check_literal(condition, request.value), by=self._callers.by(ctx))
+        by = self._callers.by(ctx, request.signalled_by)
+        await self._ledger.signal(action.id, check_literal(condition, request.value), by=by)
         return pb.SignalResponse()

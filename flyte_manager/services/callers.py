@@ -3,6 +3,8 @@ configuration trusts the headers of a proxy in front; then it is whom they tell,
 
 from dataclasses import dataclass
 
+from flyteidl2.common.identity_pb2 import EnrichedIdentity
+
 from flyte_manager.domain.identities import Identity, IdentityHeaders
 from flyte_manager.services.context import Context
 from flyte_manager.wire.identities import enriched, told
@@ -35,5 +37,10 @@ class Callers:
             return Caller()
         return Caller(enriched(identity).SerializeToString(deterministic=True), identity.subject)
 
-    def by(self, ctx: Context) -> bytes:
-        return self.caller(ctx).identity
+    def by(self, ctx: Context, told: EnrichedIdentity | None = None) -> bytes:
+        """`told`: whom the request names, because another service passes on what somebody asked of it. A header that is
+        trusted says more, the owner less."""
+        known = self.caller(ctx).identity
+        if told is None or not told.ByteSize() or (known and self._headers.trusted):
+            return known
+        return told.SerializeToString(deterministic=True)

@@ -21,6 +21,7 @@ from google.rpc import status_pb2
 from flyte_manager.domain.attempts import AttemptReport
 from flyte_manager.domain.errors import Invalid, NotGiven, Refusal
 from flyte_manager.domain.features import RECOVER, NotYet
+from flyte_manager.domain.identities import Identity
 from flyte_manager.domain.ids import ROOT, ProjectId
 from flyte_manager.domain.orders import NewRun
 from flyte_manager.domain.phases import Kind, Phase
@@ -34,6 +35,7 @@ from flyte_manager.services.enqueue import Enqueue
 from flyte_manager.services.pipelined import pipelined
 from flyte_manager.wire import ids
 from flyte_manager.wire.conditions import check_literal
+from flyte_manager.wire.identities import enriched
 from flyte_manager.wire.orders import spec_digest
 from flyte_manager.wire.plan import check_spec, summary
 from flyte_manager.wire.statuses import OK, status_of
@@ -193,6 +195,7 @@ class InternalRunService(internal_run_service_connect.InternalRunService):
             input_uri=request.input_uri,
             base_uri=self._blobs.join(run.project, run.domain, run.name),
             run_spec=b"",
+            created_by=enriched(Identity(request.subject)).SerializeToString() if request.subject else b"",
             created_by_subject=request.subject,
             elsewhere=True,
         )

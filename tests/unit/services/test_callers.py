@@ -8,6 +8,7 @@ import pytest
 from flyteidl2.actions import actions_service_pb2
 from flyteidl2.auth import identity_connect, identity_pb2
 from flyteidl2.common import list_pb2
+from flyteidl2.common.identity_pb2 import EnrichedIdentity
 from flyteidl2.task import task_definition_pb2, task_service_connect, task_service_pb2
 from flyteidl2.workflow import run_definition_pb2
 from flyteidl2.workflow import run_service_pb2 as pb
@@ -18,7 +19,7 @@ from flyte_manager.wire.identities import told
 from flyte_manager.wire.ids import run_proto
 from tests.fakes.orders import run_id, task_spec
 from tests.unit.services.flows import flowing, named
-from tests.unit.services.running import running
+from tests.unit.services.running import UNTRUSTED, running
 
 TRUSTED = IdentityHeaders(trusted=True, email="X-Auth-Request-Email")
 GRACE = {"x-amzn-oidc-identity": "grace", "x-auth-request-email": "grace@example.org"}
@@ -119,6 +120,32 @@ async def test_an_answered_condition_tells_who_answered(tmp_path: Path, door: st
             await flows.actions.signal(signal, headers=GRACE)
         told = (await flows.runs.get_action_details(pb.GetActionDetailsRequest(action_id=named("c1")))).details
         assert told.signal_info.signalled_by.user.id.subject == "grace"
+
+
+@pytest.mark.parametrize(
+    ("trust", "headers", "subject"),
+    [(UNTRUSTED, GRACE, "alan"), (TRUSTED, GRACE, "grace"), (TRUSTED, None, "alan")],
+)
+async def test_a_service_passes_on_who_asked_it_and_a_trusted_header_says_more(
+    tmp_path: Path, trust: IdentityHeaders, headers: dict[str, str] | None, subject: str
+) -> None:
+    alan = EnrichedIdentity()
+    alan.user.id.subject = "alan"
+    async with flowing(tmp_path, headers=trust) as flows:
+        await flows.create()
+        for name in ("c1", "c2"):
+            await flows.actions.enqueue(flows.condition(name))
+        abort = actions_service_pb2.AbortRequest(action_id=named("c1"), aborted_by=alan)
+        await flows.actions.abort(abort, headers=headers)
+        signal = actions_service_pb2.SignalRequest(action_id=named("c2"), signalled_by=alan)
+        signal.value.scalar.primitive.integer = 3
+        await flows.actions.signal(signal, headers=headers)
+
+        async def details(name: str) -> run_definition_pb2.ActionDetails:
+            return (await flows.runs.get_action_details(pb.GetActionDetailsRequest(action_id=named(name)))).details
+
+        assert (await details("c1")).abort_info.aborted_by.user.id.subject == subject
+        assert (await details("c2")).signal_info.signalled_by.user.id.subject == subject
 
 
 async def test_a_deployed_task_tells_who_deployed_it_and_is_found_by_that(tmp_path: Path) -> None:

@@ -87,6 +87,28 @@ async def test_times_of_a_status_are_kept(flows: Flows) -> None:
     assert (await tell(flows, request)).code == code_pb2.INVALID_ARGUMENT
 
 
+async def test_an_action_does_not_end_before_its_last_attempt_whatever_clocks_say(flows: Flows) -> None:
+    await record(flows, recording())
+    event = run_definition_pb2.ActionEvent(id=named(), attempt=1, phase=FAILED)
+    await flows.internal.record_action_events(pb.RecordActionEventsRequest(events=[event]))
+    request = update(FAILED, attempts=1)
+    request.status.end_time.FromJsonString("2020-01-01T00:00:00Z")
+    await tell(flows, request)
+    told = await details(flows)
+    assert told.status.phase == FAILED
+    assert told.status.end_time == told.attempts[0].end_time
+
+
+async def test_a_run_that_is_recorded_tells_whose_it_is(flows: Flows) -> None:
+    request = recording()
+    request.subject = "ada"
+    await record(flows, request)
+    assert (await details(flows)).metadata.executed_by.user.id.subject == "ada"
+    await record(flows, recording(run="r2"))
+    listed = await flows.runs.list_runs(run_service_pb2.ListRunsRequest())
+    assert [run.action.metadata.HasField("executed_by") for run in listed.runs] == [False, True]
+
+
 async def test_failed_is_final_where_the_executor_retries_itself_until_it_tells_of_the_next_attempt(
     flows: Flows,
 ) -> None:
