@@ -47,12 +47,18 @@ class FinishedRun:
 class References:
     """Uris that something refers to."""
 
-    def __init__(self, targets: Iterable[str] = ()) -> None:
-        self._sorted = sorted(set(targets))
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._sorted: list[str] = []
+
+    def add(self, targets: Iterable[str]) -> None:
+        self._known.update(targets)
 
     def cover(self, folder: str) -> bool:
         """Whether one of them lies in the folder, or is it, or holds it."""
-        return reached(folder, (*self._from(folder), *(each for each in ancestors(folder) if each in self._from(each))))
+        if len(self._sorted) < len(self._known):
+            self._sorted = sorted(self._known)
+        return reached(folder, (*self._from(folder), *(each for each in ancestors(folder) if each in self._known)))
 
     def _from(self, uri: str) -> Sequence[str]:
         first = bisect.bisect_left(self._sorted, uri)

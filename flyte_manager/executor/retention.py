@@ -2,35 +2,25 @@
 
 scan     each run that has ended is looked at once: how much it holds, and what it refers to in the store
 choose   oldest first: too old, or more than may stay; never one that a run which stays refers to, a live one, a
-         task's spec or the cache. What was kept for a run that goes itself is looked at again.
+         task's spec or the cache (references.py). What was kept for a run that goes itself is looked at again then.
 delete   run by run (ledger/retention.py), rows first, then folders; then task specs and uploads of nobody
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.ids import RunId
 from flyte_manager.domain.ports import Clock, Trees
-from flyte_manager.domain.retention import (
-    LEAST_AGE_SECONDS,
-    UPLOAD_SECONDS,
-    Bounds,
-    FinishedRun,
-    References,
-    reached,
-    targets,
-)
+from flyte_manager.domain.retention import LEAST_AGE_SECONDS, UPLOAD_SECONDS, Bounds, FinishedRun, reached
+from flyte_manager.executor.references import Looking, Others, attempts_of
 from flyte_manager.ledger.retention import Retained
 
 log = logging.getLogger(__name__)
-
-READ_LIMIT = 64 << 20
-"""Bytes of inputs and outputs in which references are looked for."""
-
-NAMED = ("/inputs.pb", "/outputs.pb")
 
 Tell = Callable[[str], None]
 
@@ -103,10 +93,10 @@ class Retention:
 
     async def _delete_rest(self, run: RunId, base: str) -> None:
         await self.retained.forget(run)
-        store = self._store(base)
+        store = self._looking.store(base)
         if store is not None and base.endswith(f"/{run.name}"):
             await store.remove(base)
-        await self.attempts.remove(_attempts(self.attempts, run))
+        await self.attempts.remove(attempts_of(self.attempts, run))
         await self.retained.finish(run)
 
     async def _scan(self, tell: Tell) -> None:
@@ -114,59 +104,38 @@ class Retention:
         count = 0
         while page := await self.retained.unscanned():
             for run in page:
-                size, found = await self._look(run.id, run.base_uri)
+                size, found = await self._looking.run(run.id, run.base_uri)
                 own = f"{run.base_uri}/"
                 await self.retained.scanned(run.id, size, {each for each in found if not f"{each}/".startswith(own)})
                 count += 1
                 if count % 1000 == 0:
                     tell(f"{count} runs are looked at")
 
-    async def _look(self, run: RunId, base: str) -> tuple[int, set[str]]:
-        """What a run holds in bytes, and all that it refers to."""
-        size, found = 0, set[str]()
-        told, spec = await self.retained.told(run)
-        found |= self._targets(spec, *(uri.encode() for uri in told))
-        read = {uri for uri in told if uri.endswith(NAMED) and not uri.startswith(f"{base}/")}
-        store = self._store(base)
-        if store is not None:
-            async for page in store.stored(base):
-                size += sum(each.size for each in page)
-                read |= {each.uri for each in page if each.uri.endswith(NAMED)}
-        for uri in read:
-            holder = self._store(uri)
-            content = await holder.beginning(uri, limit=READ_LIMIT) if holder else None
-            found |= self._targets(content or b"")
-        async for page in self.attempts.stored(_attempts(self.attempts, run)):
-            size += sum(each.size for each in page)
-        return size, found
-
     async def _choose(self, bounds: Bounds, done: Pruned, gone: set[RunId]) -> AsyncIterator[FinishedRun]:
         """The runs that go, in order, each in `gone`; what the caller does with one is done when the next is asked
         for."""
         others = await self._others(bounds)
-        over = 0
-        if bounds.size is not None:
-            over = await self.retained.occupied() - bounds.size
-        held: list[FinishedRun] = []
-        async for run in self._candidates():
-            if not self._surplus(run, bounds, over):
+        over = await self.retained.occupied() - bounds.size if bounds.size is not None else 0
+        waiting: defaultdict[RunId, list[FinishedRun]] = defaultdict(list)
+        held: set[RunId] = set()
+        async for candidate in self._candidates():
+            if not self._surplus(candidate, bounds, over):
                 break
-            if await self._is_held(run, bounds, others, gone):
-                held.append(run)
-                continue
-            gone.add(run.id)
-            over -= run.size
-            yield run
-        progress = True
-        while progress:
-            progress = False
-            for run in list(held):
-                if self._surplus(run, bounds, over) and not await self._is_held(run, bounds, others, gone):
-                    held.remove(run)
+            free = [candidate]
+            while free:
+                run = free.pop()
+                held.discard(run.id)
+                if await self._is_held(run, bounds, others):  # whoever goes
+                    held.add(run.id)
+                elif (referrer := await self._referrer(run.base_uri, gone)) is not None:
+                    held.add(run.id)
+                    waiting[referrer].append(run)
+                elif self._surplus(run, bounds, over):
                     gone.add(run.id)
-                    over -= run.size
-                    progress = True
                     yield run
+                    if run.id in gone:
+                        over -= run.size
+                        free += reversed(waiting.pop(run.id, []))
         done.held = len(held)
 
     async def _candidates(self) -> AsyncIterator[FinishedRun]:
@@ -182,31 +151,25 @@ class Retention:
         too_old = bounds.age is not None and (self.clock() - run.ended_at).total_seconds() > bounds.age
         return too_old or over > 0
 
-    async def _is_held(self, run: FinishedRun, bounds: Bounds, others: References, gone: set[RunId]) -> bool:
-        if others.cover(run.base_uri):
-            return True
+    async def _is_held(self, run: FinishedRun, bounds: Bounds, others: Others) -> bool:
+        """Whether something refers to it that does not go in this sweep."""
         if not bounds.cached and await self.retained.is_cached(run.id):
             return True
-        return await self._referred(run.base_uri, gone)
+        return await others.cover(run.base_uri)
 
-    async def _referred(self, folder: str, gone: set[RunId]) -> bool:
-        """Whether a finished run that stays refers to it."""
+    async def _referrer(self, folder: str, gone: AbstractSet[RunId]) -> RunId | None:
+        """A finished run that stays and refers to it."""
         found = await self.retained.referring(folder)
-        return reached(folder, (target for source, target in found if source not in gone))
+        return next((source for source, target in found if source not in gone and reached(folder, [target])), None)
 
-    async def _others(self, bounds: Bounds) -> References:
-        """What live runs, task specs and, unless it may forget, the cache refer to."""
-        found: set[str] = set()
-        for run, base in await self.retained.live():
-            found |= (await self._look(run, base))[1]
-        for uri in () if bounds.cached else await self.retained.cached_uris():
-            found |= self._targets(uri.encode())
-        after = ""
-        while page := await self.retained.specs(after):
-            for _, spec in page:
-                found |= self._targets(spec)
-            after = page[-1][0]
-        return References(found)
+    async def _others(self, bounds: Bounds) -> Others:
+        others = Others(self._looking)
+        await others.begin(cached=bounds.cached)
+        return others
+
+    @property
+    def _looking(self) -> Looking:
+        return Looking(self.retained, self.stores, self.attempts)
 
     async def _prune_uploads(self, bounds: Bounds, done: Pruned, *, dry: bool) -> None:
         """Uploads that nothing refers to, and that nobody has used for a while."""
@@ -218,7 +181,7 @@ class Retention:
             for folder in folders:
                 for upload, size, used_at in await _uploads(store, folder):
                     old = (self.clock() - used_at).total_seconds() > UPLOAD_SECONDS
-                    if not old or others.cover(upload) or await self._referred(upload, set()):
+                    if not old or await others.cover(upload) or await self._referrer(upload, frozenset()):
                         continue
                     if not dry and not await self._remove_upload(store, upload, done):
                         continue
@@ -233,13 +196,6 @@ class Retention:
             return False
         return True
 
-    def _targets(self, *contents: bytes) -> set[str]:
-        roots = [store.root for store in self.stores]
-        return set[str]().union(*(targets(content, roots) for content in contents))
-
-    def _store(self, uri: str) -> Trees | None:
-        return next((store for store in self.stores if uri.startswith(f"{store.root}/")), None)
-
 
 def amount(size: int) -> str:
     """Bytes in words."""
@@ -248,10 +204,6 @@ def amount(size: int) -> str:
         value /= 1024
         units.pop(0)
     return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
-
-
-def _attempts(folders: Trees, run: RunId) -> str:
-    return f"{folders.root}/{run.project}/{run.domain}/{run.name}"
 
 
 async def _uploads(store: Trees, folder: str) -> list[tuple[str, int, datetime]]:

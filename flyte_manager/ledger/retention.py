@@ -9,7 +9,7 @@ finish   the row in prunings goes
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from flyte_manager.domain.ids import RunId
+from flyte_manager.domain.ids import ActionId, RunId
 from flyte_manager.domain.retention import FinishedRun
 from flyte_manager.store import cache, projects, retention
 from flyte_manager.store.engine import Database, Transaction
@@ -44,9 +44,19 @@ class Retained:
         """Bytes that the finished runs hold together."""
         return await self._database.read(retention.occupied)
 
-    async def live(self) -> Sequence[tuple[RunId, str]]:
-        """Runs that have not ended, with their folders."""
-        return await self._database.read(retention.live)
+    async def unrecorded(self) -> Sequence[tuple[RunId, str]]:
+        """Runs of which nobody has kept what they refer to, with their folders: live ones, and those that ended
+        since."""
+        return await self._database.read(retention.unrecorded)
+
+    async def newest_revision(self) -> int:
+        """Of all actions."""
+        return await self._database.read(retention.newest_revision)
+
+    async def changed(self, after: int, until: int) -> Sequence[tuple[ActionId, str, str]]:
+        """Actions that changed behind the one revision and up to the other: where their inputs lie, and the outputs of
+        those that have ended."""
+        return await self._database.read(lambda connection: retention.changed(connection, after, until))
 
     async def told(self, run: RunId) -> tuple[Sequence[str], bytes]:
         """Where the run's rows say that inputs and outputs lie, and its run spec."""
@@ -64,8 +74,8 @@ class Retained:
     async def cached_uris(self) -> Sequence[str]:
         return await self._database.read(retention.cached_uris)
 
-    async def specs(self, after: str) -> Sequence[tuple[str, bytes]]:
-        """A page of task specs, by digest."""
+    async def specs(self, after: int) -> Sequence[tuple[int, bytes]]:
+        """A page of task specs in the order in which they came, with a number that tells it."""
         return await self._database.read(lambda connection: retention.specs(connection, after, SPECS))
 
     async def referring(self, folder: str) -> Sequence[tuple[RunId, str]]:

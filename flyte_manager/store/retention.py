@@ -5,7 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from flyte_manager.domain.ids import RunId
+from flyte_manager.domain.ids import ActionId, RunId
 from flyte_manager.domain.retention import LAST, FinishedRun, ancestors
 from flyte_manager.store.engine import Transaction
 from flyte_manager.store.prepared import Prepared
@@ -48,10 +48,28 @@ def unscanned(connection: sa.Connection, limit: int) -> list[FinishedRun]:
     return [_run(row) for row in connection.execute(statement)]
 
 
-def live(connection: sa.Connection) -> list[tuple[RunId, str]]:
-    """Those that have not ended, with their folders."""
-    statement = sa.select(runs.c.project, runs.c.domain, runs.c.name, runs.c.base_uri).where(runs.c.ended_at.is_(None))
-    return [(RunId(row.project, row.domain, row.name), row.base_uri) for row in connection.execute(statement)]
+def unrecorded(connection: sa.Connection) -> list[tuple[RunId, str]]:
+    """Runs of which nobody has kept what they refer to, with their folders: live ones, and those that ended since."""
+    names = (runs.c.project, runs.c.domain, runs.c.name, runs.c.base_uri)
+    rows = connection.execute(sa.select(*names).where(runs.c.kept_bytes.is_(None)))
+    return [(RunId(row.project, row.domain, row.name), row.base_uri) for row in rows]
+
+
+def changed(connection: sa.Connection, after: int, until: int) -> list[tuple[ActionId, str, str]]:
+    """Actions that changed behind the one revision and up to the other: where their inputs lie, and the outputs of
+    those that have ended."""
+    outputs = sa.case((actions.c.ended_at.is_(None), ""), else_=actions.c.output_uri)
+    names = (actions.c.project, actions.c.domain, actions.c.run, actions.c.name, actions.c.input_uri)
+    between = (actions.c.revision > after, actions.c.revision <= until)
+    return [
+        (ActionId(RunId(row.project, row.domain, row.run), row.name), row.input_uri, row.outputs)
+        for row in connection.execute(sa.select(*names, outputs.label("outputs")).where(*between))
+    ]
+
+
+def newest_revision(connection: sa.Connection) -> int:
+    """Of all actions."""
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(actions.c.revision), 0))).scalar_one())
 
 
 def occupied(connection: sa.Connection) -> int:
@@ -72,10 +90,11 @@ def uris(connection: sa.Connection, run: RunId) -> list[str]:
     return [uri for (uri,) in rows if uri]
 
 
-def specs(connection: sa.Connection, after: str, limit: int) -> list[tuple[str, bytes]]:
-    """Task specs of deployed tasks and actions, by digest."""
-    statement = task_specs.select().where(task_specs.c.digest > after).order_by(task_specs.c.digest).limit(limit)
-    return [(row.digest, row.spec) for row in connection.execute(statement)]
+def specs(connection: sa.Connection, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """Task specs of deployed tasks and actions, in the order in which they came; with a number that tells it."""
+    number = sa.literal_column("rowid", sa.Integer)
+    statement = sa.select(number, task_specs.c.spec).where(number > after).order_by(number).limit(limit)
+    return [(row.rowid, row.spec) for row in connection.execute(statement)]
 
 
 def run_spec(connection: sa.Connection, run: RunId) -> bytes:
@@ -160,7 +179,7 @@ def rows_of(connection: sa.Connection, run: RunId) -> int:
 
 def unused_specs(connection: sa.Connection) -> tuple[int, list[str]]:
     """Task specs that no row names, as of the revision that comes first."""
-    revision = connection.execute(sa.select(sa.func.coalesce(sa.func.max(actions.c.revision), 0))).scalar_one()
+    revision = newest_revision(connection)
     named = sa.union(sa.select(actions.c.spec_digest), sa.select(tasks.c.spec_digest))
     found = sa.select(task_specs.c.digest).where(task_specs.c.digest.not_in(named))
     return revision, list(connection.execute(found).scalars())

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from flyte_manager.domain.errors import Unavailable, UnknownAction, UnknownRun
 from flyte_manager.domain.ids import AttemptId, RunId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Stored
-from flyte_manager.domain.retention import Bounds, targets
+from flyte_manager.domain.retention import Bounds, FinishedRun, targets
 from flyte_manager.executor.retention import Pruned, Retention
 from flyte_manager.executor.sweeper import Sweeper
 from flyte_manager.keeping import retention_of
@@ -320,6 +320,124 @@ async def test_the_sweeper_prunes_and_survives_what_goes_wrong(
     broken = replace(keeping.retention, stores=[Broken(keeping.middle.blobs.root)])
     await Sweeper(broken, Bounds(age=0), every=60, may_work=lambda: True).sweep()
     assert "finished runs stay for now: [Errno 5] it broke" in caplog.text
+    assert await keeping.left() == {"r2"}
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, run: str, act: Callable[[], Awaitable[None]]) -> None:
+    """While that run is being deleted, something happens."""
+    begin = Retained.begin
+
+    async def after(self: Retained, each: RunId, *, cached: bool) -> bool:
+        if each.name == run:
+            await act()
+        return await begin(self, each, cached=cached)
+
+    monkeypatch.setattr(Retained, "begin", after)
+
+
+async def test_what_a_run_that_begins_during_a_sweep_refers_to_stays(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("r0", "r1", "r2", "r3"):
+        await keeping.run(name)
+
+    async def begin() -> None:
+        await keeping.begin("new", f"{keeping.base}/r1/a0/1/outputs.pb".encode())
+        await keeping.begin("newer", code=f"{keeping.base}/r2/a0/1/raw/code.tgz")
+
+    meanwhile(monkeypatch, "r0", begin)
+    done = await keeping.prune(Bounds(age=0))
+    assert (done.runs, done.held) == (2, 2)
+    assert await keeping.left() == {"r1", "r2", "new", "newer"}
+
+
+async def test_what_a_live_run_takes_up_during_a_sweep_stays(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("r0", "r1", "r2"):
+        await keeping.run(name)
+    await keeping.begin("live")
+
+    async def enqueue() -> None:
+        child = new_task("c1", run="live", base=keeping.base)
+        await keeping.middle.blobs.write(child.input_uri, f"{keeping.base}/r1/a0/1/outputs.pb".encode())
+        await keeping.middle.ledger.enqueue(child)
+
+    meanwhile(monkeypatch, "r0", enqueue)
+    assert (await keeping.prune(Bounds(age=0))).runs == 2
+    assert await keeping.left() == {"r1", "live"}
+
+
+async def test_what_a_run_that_ends_during_a_sweep_refers_to_stays(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("r0", "r1", "r2"):
+        await keeping.run(name)
+    used = await keeping.upload("used", age=3 * DAY)
+    await keeping.begin("live", used.encode())
+
+    async def end() -> None:
+        await keeping.end("live", f"{keeping.base}/r1/a0/1/raw/file".encode())
+
+    meanwhile(monkeypatch, "r0", end)
+    done = await keeping.prune(Bounds(age=0))
+    assert (done.runs, done.uploads) == (2, 0)
+    assert await keeping.left() == {"r1", "live"}
+    assert keeping.uploads() == {"used"}
+
+
+async def test_what_a_run_refers_to_that_ends_after_all_were_looked_at_stays(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keeping.run("r1")
+    await keeping.begin("live", f"{keeping.base}/r1/a0/1/raw/file".encode())
+    unscanned = Retained.unscanned
+
+    async def then_end(self: Retained) -> Sequence[FinishedRun]:
+        found = await unscanned(self)
+        if not found:
+            await keeping.end("live")
+        return found
+
+    monkeypatch.setattr(Retained, "unscanned", then_end)
+    assert (await keeping.prune(Bounds(age=DAY / 2))).runs == 0
+    assert await keeping.left() == {"r1", "live"}
+
+
+@pytest.mark.parametrize("length", [3, 60])
+async def test_a_long_chain_of_runs_that_refer_to_each_other_goes_in_one_sweep(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    for number in range(length):
+        await keeping.run(f"r{number}", f"{keeping.base}/r{number - 1}/a0/1/raw/file".encode() if number else b"")
+    asked, referring = 0, Retained.referring
+
+    async def counted(self: Retained, folder: str) -> Sequence[tuple[RunId, str]]:
+        nonlocal asked
+        asked += 1
+        return await referring(self, folder)
+
+    monkeypatch.setattr(Retained, "referring", counted)
+    done = await keeping.prune(Bounds(age=0))
+    assert (done.runs, done.held) == (length, 0)
+    assert await keeping.left() == set()
+    assert asked < 2 * length
+
+
+async def test_of_a_chain_only_what_nobody_needs_goes(keeping: Keeping) -> None:
+    await keeping.run("r0")
+    await keeping.run("r1", f"{keeping.base}/r0/a0/1/raw/file".encode())
+    await keeping.run("r2", f"{keeping.base}/r1/a0/1/raw/file {keeping.base}/r0/a0/1/raw/file".encode())
+    await keeping.run("r3", f"{keeping.base}/r0/a0/1/raw/file".encode())
+    await keeping.begin("live", f"{keeping.base}/r3/a0/1/raw/file".encode())
+    done = await keeping.prune(Bounds(age=0))
+    assert (done.runs, done.held) == (2, 2)
+    assert await keeping.left() == {"r0", "r3", "live"}
+
+
+async def test_who_is_freed_goes_before_the_younger_where_size_counts(keeping: Keeping) -> None:
+    await keeping.run("r0", b"x" * 10_000)
+    await keeping.run("r1", f"{keeping.base}/r0/a0/1/raw/file".encode() + b"x" * 10_000)
+    await keeping.run("r2", b"x" * 10_000)
+    await keeping.prune(Bounds(size=15_000))
     assert await keeping.left() == {"r2"}
 
 
