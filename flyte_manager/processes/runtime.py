@@ -133,7 +133,7 @@ class Processes:
             return
         if attempt in self._watched:
             with contextlib.suppress(ProcessLookupError):  # it has just ended: the wake-up is on its way
-                signal.pidfd_send_signal(self._watched[attempt], signal.SIGTERM)
+                _terminate(self._watched[attempt])
             return
         os.makedirs(folder, mode=0o700, exist_ok=True)
         if self._forestall(folder):
@@ -143,7 +143,7 @@ class Processes:
         _, mark = _lock_state(folder)
         if seen.presence is Presence.ALIVE and mark:
             with contextlib.suppress(ProcessLookupError):
-                _signal(mark, signal.SIGTERM)
+                _stop(mark)
         elif seen.presence is not Presence.ALIVE:
             asyncio.get_running_loop().call_soon(self._wake, attempt)
 
@@ -331,13 +331,18 @@ def _sweep(folder: str) -> None:
     linux.kill(disk.sweepable(folder), signal.SIGKILL)
 
 
-def _signal(mark: disk.Mark, number: signal.Signals) -> None:
+def _stop(mark: disk.Mark) -> None:
     fd = os.pidfd_open(mark.shepherd)
     try:
         if linux.birth(mark.shepherd) == mark.birth:
-            signal.pidfd_send_signal(fd, number)
+            _terminate(fd)
     finally:
         os.close(fd)
+
+
+def _terminate(shepherd: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGCONT):  # its task may have frozen it
+        signal.pidfd_send_signal(shepherd, number)
 
 
 def _observation(record: disk.Record) -> Observation:

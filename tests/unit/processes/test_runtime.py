@@ -77,6 +77,17 @@ async def test_an_attempt_that_removes_its_folder_can_be_stopped(cold: World) ->
     await cold.woken(attempt)
 
 
+@pytest.mark.parametrize("by_another", [False, True])
+async def test_an_attempt_that_froze_its_shepherd_can_be_stopped(cold: World, tmp_path: Path, by_another: bool) -> None:
+    attempt = await cold.shell("a0", "kill -STOP $PPID; sleep 60")
+    frozen = Path(f"/proc/{cold.shepherd(attempt)}/stat")
+    await eventually(lambda: frozen.read_text().rsplit(")", 1)[1].split()[0] == "T")
+    async with world(tmp_path / "attempts") as other:
+        await (other if by_another else cold).processes.stop(attempt)
+        await cold.woken(attempt)
+    assert (await cold.processes.observe(attempt)).presence is Presence.EXITED
+
+
 async def test_a_new_manager_ends_what_lives_of_an_attempt_without_a_folder(cold: World, tmp_path: Path) -> None:
     script = f"echo $$ > {tmp_path}/pid; rm -r {cold.folder(attempt_id())}; exec env -i sleep 60"
     attempt = await cold.shell("a0", script)
