@@ -50,6 +50,10 @@ class BeingDeleted(Unavailable):
     """a former run {run!r} is being deleted: try again in a moment, or choose another name."""
 
 
+class SourceDeleted(Unavailable):
+    """the outputs that were found in the cache are being deleted, with their run {run!r}: it is looked up again."""
+
+
 class BaseDiffers(Invalid):
     """run_output_base {given!r} is not the run's base {base!r}: leave it empty or send the run's."""
 
@@ -129,9 +133,12 @@ class Ledger:
         return await self.transact(write)
 
     async def report(self, told: AttemptReport, budget: Budget) -> None:
-        """What the executor saw of an attempt. Raises UnknownAction, UnknownAttempt, NotATaskPhase."""
+        """What the executor saw of an attempt. Raises UnknownAction, UnknownAttempt, NotATaskPhase, SourceDeleted."""
 
         def write(work: Work) -> None:
+            source = told.cache_source
+            if source is not None and runs.get(work.tx.connection, source.action.run) is None:
+                raise SourceDeleted(run=source.action.run.name)
             action = work.action(told.attempt.action)
             change = lifecycle.report(action, work.attempt(told.attempt), told, budget)
             work.save(change, action)

@@ -7,6 +7,7 @@ import pytest
 from flyteidl2.core import literals_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 
+from flyte_manager.blobs.directory import Directory
 from flyte_manager.domain.attempts import Attempt
 from flyte_manager.domain.caching import CacheEntry, CacheKey, CacheStatus
 from flyte_manager.domain.errors import Unavailable
@@ -16,6 +17,7 @@ from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Launch
 from flyte_manager.executor.controller import Done, Requeue
 from flyte_manager.ledger.cache import Cache
+from flyte_manager.ledger.retention import Retained
 from flyte_manager.store import cache
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle, told
@@ -112,6 +114,26 @@ async def test_an_equal_call_takes_the_outputs_and_starts_nothing(middle: Middle
     assert not attempt.logs_available
     assert row.output_uri == row.output_prefix(1)
     assert await outputs_of(middle, second) == content()
+
+
+async def test_outputs_that_are_deleted_while_they_are_taken_are_made_anew(
+    middle: Middle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await fill(middle)
+    second = await create(middle, "second", cached())
+    write = Directory.write
+
+    async def then_delete(self: Directory, uri: str, content: bytes) -> None:
+        await write(self, uri, content)
+        await Retained(middle.database).begin(first.run, cached=True)
+
+    monkeypatch.setattr(Directory, "write", then_delete)
+    with pytest.raises(Unavailable, match="are being deleted, with their run 'first'"):
+        await turn(middle, second)
+    monkeypatch.undo()
+    assert await middle.phase(second) is Phase.QUEUED
+    await turn(middle, second)
+    assert launched(middle) == ["first", "second"]
 
 
 async def test_other_keys_other_projects_and_tasks_that_are_not_cached_run(middle: Middle) -> None:
