@@ -105,7 +105,7 @@ class ActionDiffers(Invalid):
 
 
 class RunEnded(Ended):
-    """run {run!r} has ended ({phase}): nothing more is enqueued under {parent!r}."""
+    """action {parent!r} of run {run!r} has ended ({phase}): nothing more is enqueued under it."""
 
 
 class BundleGone(Unready):

@@ -21,6 +21,7 @@ LONG = "it asks for 2 d; tasks.maxRuntime.most allows no more"
         (0, Limit(default=60), 60, "tasks.maxRuntime.default, as it names none"),
         (0, Limit(default=60, most=90), 60, "tasks.maxRuntime.default, as it names none"),
         (0, Limit(most=90), 90, "tasks.maxRuntime.most, as it names none"),
+        (0, Limit(default=90, most=60), 60, "tasks.maxRuntime.most, as it names none"),
         (2 * 86_400, Limit(default=60, most=90), 90, LONG),
     ],
 )

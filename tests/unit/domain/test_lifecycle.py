@@ -70,6 +70,18 @@ def test_no_phase_begins_before_the_one_that_it_follows() -> None:
     assert ended.attempts[0].ended_at == ended.action.ended_at == NOW + timedelta(seconds=10)
 
 
+def test_the_time_of_a_phase_that_is_recorded_stays_whatever_is_told_later() -> None:
+    action = task()
+    running = lifecycle.report(action, first(action), told(Phase.RUNNING, 5), Budget())
+    assert running.action is not None
+    otherwise = (Transition(Phase.RUNNING, NOW + timedelta(seconds=7)),)
+    ended = lifecycle.report(
+        running.action, running.attempts[0], told(Phase.SUCCEEDED, 9, transitions=otherwise), Budget()
+    )
+    assert ended.action is not None
+    assert ended.attempts[0].started_at == ended.action.started_at == NOW + timedelta(seconds=5)
+
+
 def test_a_report_that_says_nothing_new_changes_nothing() -> None:
     action = task()
     change = lifecycle.report(action, first(action), told(Phase.RUNNING, 1), Budget())

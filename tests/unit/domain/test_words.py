@@ -41,7 +41,7 @@ def test_the_org_is_no_part_of_a_name() -> None:
 
 def test_a_refusals_message_is_its_docstring_filled_in() -> None:
     refusal = RunEnded(run="r1", phase="ABORTED", parent="a0")
-    assert str(refusal) == "run 'r1' has ended (ABORTED): nothing more is enqueued under 'a0'."
+    assert str(refusal) == "action 'a0' of run 'r1' has ended (ABORTED): nothing more is enqueued under it."
 
 
 @pytest.mark.parametrize(
