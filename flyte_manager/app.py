@@ -93,6 +93,7 @@ from flyte_manager.services.state_streams import StateStreams
 from flyte_manager.services.task import TaskService
 from flyte_manager.services.translator import TranslatorService
 from flyte_manager.store.engine import Database
+from flyte_manager.store.instance import lock_data
 from flyte_manager.telemetry import say
 from flyte_manager.wire.plan import parse_spec, retry_budget
 from flyte_manager.wire.told import merged
@@ -133,6 +134,7 @@ async def _serve(settings: Settings, *, started: float) -> int:
         stack.callback(database.close)
         controller: Controller[ActionId]
         middle = _middle(settings, database, wake=lambda action: controller.hurry(action))
+        stack.callback(lock_data(middle.folder).release)
         await middle.projects.seed()
         parts = await _world(settings, middle, stack)
         stopping = asyncio.Event()

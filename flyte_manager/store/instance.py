@@ -1,4 +1,4 @@
-"""One manager for each database, and the name of that database.
+"""One manager for each database and its data, and the name of that database.
 
 `<file>.lock` is locked with flock for as long as the manager lives and holds its pid. The lock belongs to the open
 file, so it goes with the process however that ends: what counts is the lock, never the file's presence.
@@ -21,18 +21,23 @@ class AlreadyServed(Unready):
     database.sqlite.file."""
 
 
+class DataInUse(Unready):
+    """the data of {file} are in use by the manager with pid {pid}, whose database is a copy of this one, or the other
+    way round: stop it first, or give this one another dataDir."""
+
+
 class InstanceLock:
     """Held from construction to `release`, or to the end of the process."""
 
-    def __init__(self, file: Path) -> None:
-        """Raises AlreadyServed, and OSError when the lock file can't be made."""
+    def __init__(self, file: Path, *, taken: type[Unready] = AlreadyServed) -> None:
+        """Raises what `taken` says, and OSError when the lock file can't be made."""
         self._descriptor = os.open(lock_file(file), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
             self.release()
-            raise AlreadyServed(file=file, pid=pid or "unknown") from None
+            raise taken(file=file, pid=pid or "unknown") from None
         except OSError:
             self.release()
             raise
@@ -41,6 +46,11 @@ class InstanceLock:
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def lock_data(folder: Path) -> InstanceLock:
+    """Copies of a database have its id, and so would share its folder. Raises DataInUse."""
+    return InstanceLock(folder / "database", taken=DataInUse)
 
 
 def lock_file(file: Path) -> Path:

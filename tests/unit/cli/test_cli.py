@@ -4,13 +4,14 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -281,6 +282,20 @@ def test_a_start_without_any_open_file_serves() -> None:
             assert process.wait(SECONDS) == 0
         finally:
             process.kill()
+
+
+def test_a_copy_of_a_database_is_not_served_beside_it() -> None:
+    with started(*FREE_PORTS) as process:
+        read_banner(process)
+        with closing(sqlite3.connect("flyte.db")) as original, closing(sqlite3.connect("copy.db")) as copy:
+            original.backup(copy)
+        ended = run(*FREE_PORTS, "--database.sqlite.file=copy.db")
+        assert ended.returncode == 1
+        assert f"are in use by the manager with pid {process.pid}, whose database is a copy of this one" in ended.stderr
+        process.send_signal(signal.SIGTERM)
+        process.wait(SECONDS)
+    with started(*FREE_PORTS, "--database.sqlite.file=copy.db") as process:
+        read_banner(process)
 
 
 def serves(port: int) -> bool:
