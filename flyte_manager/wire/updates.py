@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.errors import TooLarge
-from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import Blobs
 from flyte_manager.wire.ids import action_proto
 from flyte_manager.wire.phases import phase_proto
@@ -24,9 +24,11 @@ SENTINEL = state_service_pb2.ControlMessage(sentinel=True)
 
 def action_update(record: Action) -> state_service_pb2.ActionUpdate:
     """`output_uri` is a folder for tasks and the file itself for traces (sdk-contract.md §5.1); it is in every update,
-    because the SDK warns in the user's log where it is missing."""
+    because the SDK warns in the user's log where it is missing: also of conditions, which have nothing there. Only a
+    trace without outputs has none, because it would be looked for."""
+    uri = record.output_prefix(record.attempt) if record.kind is Kind.CONDITION else record.output_uri
     update = state_service_pb2.ActionUpdate(
-        action_id=action_proto(record.id), phase=phase_proto(record.phase), output_uri=record.output_uri
+        action_id=action_proto(record.id), phase=phase_proto(record.phase), output_uri=uri
     )
     if record.failure and record.phase in (Phase.FAILED, Phase.TIMED_OUT):
         update.error.CopyFrom(_error(record.failure))

@@ -29,6 +29,8 @@ def test_a_signal_answers_a_condition(user: User) -> None:
     eventually(lambda: user.phase(run) == "SUCCEEDED", START_SECONDS, what="the end of the run")
     assert "int 42" in user.flyte("get", "io", run)
     assert user.phase(run, action) == "SUCCEEDED"
+    assert "Outputs" in user.flyte("get", "io", run, action)
+    assert "no output URI" not in user.flyte("get", "logs", run)
 
 
 def test_an_answer_of_the_wrong_type_is_refused_and_changes_nothing(user: User) -> None:

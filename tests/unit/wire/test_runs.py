@@ -174,6 +174,12 @@ def test_every_update_has_an_output_uri(phase: Phase) -> None:
     assert update.HasField("error") == (phase in (Phase.FAILED, Phase.TIMED_OUT))
 
 
+def test_an_update_of_a_condition_has_an_output_uri_where_nothing_lies() -> None:
+    """The SDK warns in the user's log of each update without one."""
+    asked = task(Phase.PAUSED, id=action_id("c1"), kind=Kind.CONDITION, output_uri="", spec=condition_spec())
+    assert action_update(asked).output_uri == "/store/r1/c1/1"
+
+
 def test_an_updates_error_says_whether_it_may_be_tried_again() -> None:
     kinds = execution_pb2.ContainerError
     for recoverable, kind in ((True, kinds.RECOVERABLE), (False, kinds.NON_RECOVERABLE)):
