@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import IntEnum
 
 from flyte_manager.domain.attempts import Attempt, Event, Failure
@@ -145,12 +145,18 @@ class Action:
         """From its making to its end; of a trace, which is told when it is over, from its start."""
         if self.ended_at is None:
             return None
-        began = (self.started_at if self.kind is Kind.TRACE else None) or self.created_at
-        return max(0, ((self.ended_at - began) // timedelta(microseconds=1) + 500) // 1000)
+        began = self.started_at if self.kind is Kind.TRACE else None
+        return milliseconds(began or self.created_at, self.ended_at)
 
     def output_prefix(self, attempt: int) -> str:
         """The folder of an attempt's outputs (DESIGN.md §6)."""
         return f"{self.base_uri}/{self.id.name}/{attempt}"
+
+
+def milliseconds(begin: datetime, end: datetime) -> int:
+    """Between the two, rounded; 0 where the clock went back."""
+    spent = end - begin
+    return max(0, spent.days * 86_400_000 + spent.seconds * 1000 + (spent.microseconds + 500) // 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def _changed(connection: Connection, *, span: Span, after: run_lists.Cursor) -> 
     names: set[str] = set()
     while True:
         found, after = run_lists.changed(connection, run_lists.Scope(span.project), after)
-        names |= {run.task.name for run in found}
+        names |= {run.root.task_name for run in found}
         if len(found) < run_lists.PAGE:
             return names, after
 

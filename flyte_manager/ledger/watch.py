@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Hashable, Sequ
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from flyte_manager.domain import lifecycle
 from flyte_manager.domain.actions import Action, ActionHistory, Run, TaskName, events_of
@@ -14,13 +15,14 @@ from flyte_manager.domain.filters import Query
 from flyte_manager.domain.groups import Group, Span
 from flyte_manager.domain.ids import ROOT, ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import Kind
+from flyte_manager.domain.shown import ShownAction, ShownRun
 from flyte_manager.ledger.groups import follow_groups
 from flyte_manager.ledger.wakeups import RUNS, Wakeups, next_change
 from flyte_manager.store import action_lists, actions, attempts, run_lists, runs, tasks
 from flyte_manager.store.engine import Connection, Database
 
-Page = Callable[[Connection, actions.Cursor], Sequence[Action]]
-RunAndRoot = tuple[Run, Action]
+Told = TypeVar("Told", Action, ShownAction)
+Page = Callable[[Connection, actions.Cursor], Sequence[Told]]
 
 
 class UnknownAttempt(Missing):
@@ -42,19 +44,14 @@ class Reader:
         """Raises UnknownAction."""
         return await self._database.read(lambda connection: known_action(connection, action))
 
-    async def runs(self, scope: run_lists.Scope, query: Query) -> tuple[Sequence[RunAndRoot], str]:
-        """A page of runs, each with its root action, and the next page's token."""
+    async def runs(self, scope: run_lists.Scope, query: Query) -> tuple[Sequence[ShownRun], str]:
+        """A page of runs, and the next page's token."""
+        return await self._database.read(partial(run_lists.page, scope=scope, query=query))
 
-        def read(connection: Connection) -> tuple[Sequence[RunAndRoot], str]:
-            found, token = run_lists.page(connection, scope, query)
-            return _with_roots(connection, found), token
-
-        return await self._database.read(read)
-
-    async def actions(self, run: RunId, query: Query) -> tuple[Run, Sequence[Action], str]:
+    async def actions(self, run: RunId, query: Query) -> tuple[Run, Sequence[ShownAction], str]:
         """The run, a page of its actions, and the next page's token. Raises UnknownRun."""
 
-        def read(connection: Connection) -> tuple[Run, Sequence[Action], str]:
+        def read(connection: Connection) -> tuple[Run, Sequence[ShownAction], str]:
             return _known_run(connection, run), *action_lists.page(connection, run, query)
 
         return await self._database.read(read)
@@ -144,7 +141,7 @@ class Reader:
                 if found or found is None:
                     yield found
 
-    async def follow_runs(self, scope: run_lists.Scope) -> AsyncGenerator[Sequence[RunAndRoot], None]:
+    async def follow_runs(self, scope: run_lists.Scope) -> AsyncGenerator[Sequence[ShownRun], None]:
         """Pages of the runs that there are, newest first, and of those that changed or are new, forever. Changes are
         not kept waiting: what came meanwhile is told between two pages of the first part."""
         project = scope.project
@@ -159,7 +156,7 @@ class Reader:
                     query = replace(query, after=token) if token else None
                     if found:
                         yield found
-                changed, cursor = await self._database.read(partial(_changed_runs, scope=scope, after=cursor))
+                changed, cursor = await self._database.read(partial(run_lists.changed, scope=scope, after=cursor))
                 if changed:
                     yield changed
                 if query is None and len(changed) < run_lists.PAGE:
@@ -169,19 +166,21 @@ class Reader:
         """As ledger/groups.py tells."""
         return follow_groups(self._database, self._wakeups, span)
 
-    async def follow_run(self, run: RunId) -> AsyncGenerator[Sequence[Action] | None, None]:
+    async def follow_run(self, run: RunId) -> AsyncGenerator[Sequence[ShownAction] | None, None]:
         """Pages of the run's actions: first all, then None once, then each page of changes, forever."""
         await self.run(run)
-        pages = self._follow(run, lambda connection, after: actions.changed(connection, run, after))
+        pages = self._follow(run, lambda connection, after: action_lists.changed(connection, run, after))
         async with aclosing(pages):
             async for found, _ in pages:
                 yield found
 
-    async def _follow(self, topic: Hashable, page: Page) -> AsyncGenerator[tuple[Sequence[Action] | None, bool], None]:
+    async def _follow(
+        self, topic: Hashable, page: Page[Told]
+    ) -> AsyncGenerator[tuple[Sequence[Told] | None, bool], None]:
         """(page, whether it belongs to the first listing); (None, False) once between the two."""
         cursor, snapshot = actions.START, True
 
-        def query(connection: Connection) -> Sequence[Action]:
+        def query(connection: Connection) -> Sequence[Told]:
             return page(connection, cursor)
 
         with self._wakeups.subscribe(topic) as event:
@@ -197,18 +196,6 @@ class Reader:
                     snapshot = False
                     yield None, False
                 await next_change(event)
-
-
-def _with_roots(connection: Connection, found: Sequence[Run]) -> Sequence[RunAndRoot]:
-    roots = actions.roots(connection, [run.id for run in found])
-    return [(run, roots[run.id]) for run in found]
-
-
-def _changed_runs(
-    connection: Connection, *, scope: run_lists.Scope, after: run_lists.Cursor
-) -> tuple[Sequence[RunAndRoot], run_lists.Cursor]:
-    found, cursor = run_lists.changed(connection, scope, after)
-    return _with_roots(connection, found), cursor
 
 
 def _attempt(connection: Connection, record: Action, number: int) -> Attempt:

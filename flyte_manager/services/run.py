@@ -12,6 +12,7 @@ from flyte_manager.domain.errors import Missing, NotGiven, Unready
 from flyte_manager.domain.features import TRIGGERS, NotYet
 from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, check_scope, check_task
 from flyte_manager.domain.phases import Kind
+from flyte_manager.domain.shown import ShownRun
 from flyte_manager.ledger.ledger import Ledger, NotACondition
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.ledger.watch import Reader
@@ -62,7 +63,9 @@ class RunService(run_service_connect.RunService):
         caller = self._callers.caller(ctx)
         order = replace(order, created_by=caller.identity, created_by_subject=caller.subject)
         run, root = await self._ledger.create_run(order)
-        return pb.CreateRunResponse(run=runs.run(run, root))
+        response = pb.CreateRunResponse()
+        runs.show_run(ShownRun.of(run, root), response.run)
+        return response
 
     async def get_run_details(self, request: pb.GetRunDetailsRequest, _ctx: Context) -> pb.GetRunDetailsResponse:
         run, root = await self._reader.run_history(ids.run_id(request.run_id))
@@ -106,7 +109,10 @@ class RunService(run_service_connect.RunService):
         if scope.project:
             await self._projects.check_read(scope.project)
         found, token = await self._reader.runs(scope, query)
-        return pb.ListRunsResponse(runs=[runs.run(run, root) for run, root in found], token=token)
+        response = pb.ListRunsResponse(token=token)
+        for each in found:
+            runs.show_run(each, response.runs.add())
+        return response
 
     async def watch_runs(self, request: pb.WatchRunsRequest, _ctx: Context) -> AsyncIterator[pb.WatchRunsResponse]:
         scope = self._target(request)
@@ -114,7 +120,10 @@ class RunService(run_service_connect.RunService):
             await self._projects.check_read(scope.project)
         async with aclosing(self._reader.follow_runs(scope)) as pages:
             async for page in pages:
-                yield pb.WatchRunsResponse(runs=[runs.run(run, root) for run, root in page])
+                response = pb.WatchRunsResponse()
+                for each in page:
+                    runs.show_run(each, response.runs.add())
+                yield response
 
     async def watch_groups(
         self, request: pb.WatchGroupsRequest, _ctx: Context
@@ -130,8 +139,10 @@ class RunService(run_service_connect.RunService):
     async def list_actions(self, request: pb.ListActionsRequest, _ctx: Context) -> pb.ListActionsResponse:
         query = listing.query(request.request)
         run, found, token = await self._reader.actions(ids.run_id(request.run_id), query)
-        shown = [runs.action(action, run=run if action.is_root else None) for action in found]
-        return pb.ListActionsResponse(actions=shown, token=token)
+        response = pb.ListActionsResponse(token=token)
+        for each in found:
+            runs.show_action(each, response.actions.add(), run=run if each.is_root else None)
+        return response
 
     async def watch_actions(
         self, request: pb.WatchActionsRequest, _ctx: Context
@@ -140,7 +151,7 @@ class RunService(run_service_connect.RunService):
         enriched = Enriched(request.filter, await self._reader.run(run))
         async for page in self._reader.follow_run(run):
             if page:
-                yield pb.WatchActionsResponse(enriched_actions=enriched.take(page))
+                yield enriched.take(page)
 
     async def abort_run(self, request: pb.AbortRunRequest, ctx: Context) -> pb.AbortRunResponse:
         await self._ledger.abort_run(ids.run_id(request.run_id), reason_of(request), by=self._callers.by(ctx))

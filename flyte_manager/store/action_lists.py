@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from flyte_manager.domain.actions import Action
 from flyte_manager.domain.filters import Order, Query
 from flyte_manager.domain.ids import RunId
 from flyte_manager.domain.phases import Kind
-from flyte_manager.store.actions import action_of
+from flyte_manager.domain.shown import ShownAction
+from flyte_manager.store.actions import PAGE, Cursor
 from flyte_manager.store.listing import KIND, MOMENT, NUMBER, PHASE, SOURCE, Field, Pages, duration
+from flyte_manager.store.prepared import Prepared
 from flyte_manager.store.run_lists import NO_TRIGGER
+from flyte_manager.store.shown import OF_ACTION, ROW_OF_ACTION, shown_action, shown_actions
 from flyte_manager.store.tables import actions, runs
 
 _OF_ITS_RUN = sa.and_(
@@ -51,13 +53,23 @@ FIELDS = {
     **NO_TRIGGER,
 }
 _PAGES = Pages(FIELDS, Order("created_at", descending=False), Order("name", descending=False))
-_OF_RUN = actions.select().where(
-    *(actions.c[column] == sa.bindparam(f"key_{column}") for column in ("project", "domain", "run"))
-)
+_OF_RUN = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for column in ("project", "domain", "run")))
+_FIND = sa.select(ROW_OF_ACTION).select_from(actions).where(_OF_RUN)
+_NEWS = (actions.c.revision, actions.c.name)
+_PAST = sa.tuple_(*_NEWS) > sa.tuple_(sa.bindparam("revision", type_=sa.Integer), sa.bindparam("name", type_=sa.Text))
+_CHANGED = Prepared(sa.select(*OF_ACTION).where(_OF_RUN, _PAST).order_by(*_NEWS).limit(PAGE), make=shown_action)
 
 
-def page(connection: sa.Connection, run: RunId, query: Query) -> tuple[Sequence[Action], str]:
+def page(connection: sa.Connection, run: RunId, query: Query) -> tuple[Sequence[ShownAction], str]:
     """A page, oldest first unless the query says otherwise, and the next page's token."""
-    key = {"key_project": run.project, "key_domain": run.domain, "key_run": run.name}
-    rows, token = _PAGES.page(connection, [_OF_RUN], query, key)
-    return [action_of(row) for row in rows], token
+    rows, token = _PAGES.page(connection, [_FIND], query, _key(run))
+    return shown_actions(connection, [row.rowid for row in rows]), token
+
+
+def changed(connection: sa.Connection, run: RunId, after: Cursor) -> Sequence[ShownAction]:
+    """At most PAGE actions of the run changed past the cursor, in the order of their changes."""
+    return _CHANGED.all(connection, {**_key(run), "revision": after[0], "name": after[1]})
+
+
+def _key(run: RunId) -> dict[str, object]:
+    return {"key_project": run.project, "key_domain": run.domain, "key_run": run.name}

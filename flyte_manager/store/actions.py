@@ -1,6 +1,5 @@
 """Rows of table actions."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import sqlalchemy as sa
 from flyte_manager.domain.actions import Action, Resource, TaskName, TaskSummary
 from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.caching import CacheStatus
-from flyte_manager.domain.ids import ROOT, ActionId, RunId
+from flyte_manager.domain.ids import ActionId, RunId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.store.engine import Transaction
 from flyte_manager.store.prepared import Prepared
@@ -33,9 +32,12 @@ _OF_RUN = sa.and_(*(actions.c[column] == sa.bindparam(f"key_{column}") for colum
 _PAST_CURSOR = sa.tuple_(actions.c.revision, actions.c.name) > sa.tuple_(
     sa.bindparam("after_revision", type_=sa.Integer), sa.bindparam("after_name", type_=sa.Text)
 )
-_NEWS = actions.select().where(_OF_RUN, _PAST_CURSOR).order_by(actions.c.revision, actions.c.name).limit(PAGE)
-_CHANGED = Prepared(_NEWS)
-_CHILDREN = Prepared(_NEWS.where(actions.c.parent == sa.bindparam("key_parent")))
+_CHILDREN = Prepared(
+    actions.select()
+    .where(_OF_RUN, _PAST_CURSOR, actions.c.parent == sa.bindparam("key_parent"))
+    .order_by(actions.c.revision, actions.c.name)
+    .limit(PAGE)
+)
 _BELOW = sa.select(sa.bindparam("key_name", type_=sa.Text).label("name")).cte("below", recursive=True)
 _BELOW = _BELOW.union(
     sa.select(actions.c.name).where(_OF_RUN, actions.c.ended_at.is_(None), actions.c.parent == _BELOW.c.name)
@@ -47,21 +49,6 @@ _LIVE_BELOW = Prepared(
 )
 _LIVE = (  # parents before their children, also where the clock stood still between them
     actions.select().where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at, sa.literal_column("rowid"))
-)
-
-# not (project, domain, run) IN (…): SQLite reads the whole table for that
-_ASKED = sa.func.json_each(sa.bindparam("asked", type_=sa.Text)).table_valued("value").alias("asked")
-_ROOTS = Prepared(
-    sa.select(actions).join_from(
-        _ASKED,
-        actions,
-        sa.and_(
-            actions.c.project == sa.func.json_extract(_ASKED.c.value, "$[0]"),
-            actions.c.domain == sa.func.json_extract(_ASKED.c.value, "$[1]"),
-            actions.c.run == sa.func.json_extract(_ASKED.c.value, "$[2]"),
-            actions.c.name == ROOT,
-        ),
-    )
 )
 
 
@@ -103,11 +90,6 @@ def children(connection: sa.Connection, parent: ActionId, after: Cursor) -> Sequ
     return [action_of(row) for row in _CHILDREN.all(connection, key)]
 
 
-def changed(connection: sa.Connection, run: RunId, after: Cursor) -> Sequence[Action]:
-    """At most PAGE actions of the run changed past the cursor, in the order of their changes."""
-    return [action_of(row) for row in _CHANGED.all(connection, _run_key(run) | _cursor(after))]
-
-
 def live_below(connection: sa.Connection, action: ActionId) -> Sequence[Action]:
     """What lives below the action, all levels; an action that has ended has nothing alive below it."""
     return [action_of(row) for row in _LIVE_BELOW.all(connection, _key(action))]
@@ -116,12 +98,6 @@ def live_below(connection: sa.Connection, action: ActionId) -> Sequence[Action]:
 def live(connection: sa.Connection) -> Sequence[Action]:
     """All actions that have not ended, oldest first."""
     return [action_of(row) for row in connection.execute(_LIVE)]
-
-
-def roots(connection: sa.Connection, runs: Sequence[RunId]) -> dict[RunId, Action]:
-    """The root actions of these runs."""
-    asked = json.dumps([(run.project, run.domain, run.name) for run in runs])
-    return {action.id.run: action for action in map(action_of, _ROOTS.all(connection, {"asked": asked}))}
 
 
 def _run_key(run: RunId) -> dict[str, object]:

@@ -6,7 +6,7 @@ that can be found out about a statement beforehand is found out once, at its fir
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,14 +18,21 @@ _Turn = Callable[[Any], Any]
 
 
 class Prepared:
-    """One statement. `columns`: those that an INSERT or UPDATE sets, where not all."""
+    """One statement. `columns`: those that an INSERT or UPDATE sets, where not all. `make`: what makes a row of its
+    values, where not a tuple by the names of its columns."""
 
-    def __init__(self, statement: sa.Select[Any] | sa.Insert | sa.Update, *columns: str) -> None:
+    def __init__(
+        self,
+        statement: sa.Select[Any] | sa.Insert | sa.Update,
+        *columns: str,
+        make: Callable[[Sequence[Any]], Any] | None = None,
+    ) -> None:
         self._statement = statement
         self._columns = columns or None
+        self._make = make
 
     def one(self, connection: sa.Connection, values: Mapping[str, Any]) -> Any | None:
-        """The first row, by the names of its columns."""
+        """The first row."""
         row = self._execute(connection, values).fetchone()
         return None if row is None else self._row(row)
 
@@ -61,13 +68,13 @@ class Prepared:
         return str(compiled), given, turns
 
     @cached_property
-    def _result(self) -> tuple[Callable[[Iterable[Any]], Any], Sequence[tuple[int, _Turn]]]:
+    def _result(self) -> tuple[Callable[[Sequence[Any]], Any], Sequence[tuple[int, _Turn]]]:
         """What makes a row, and what turns its values back."""
         assert isinstance(self._statement, sa.Select)
         columns = self._statement.selected_columns
         turns = [_impl(column.type).result_processor(_DIALECT, None) for column in columns]
         row = namedtuple("row", [column.name for column in columns])  # type: ignore[misc]
-        return row._make, [(place, turn) for place, turn in enumerate(turns) if turn is not None]
+        return self._make or row._make, [(place, turn) for place, turn in enumerate(turns) if turn is not None]
 
 
 def driver(connection: sa.Connection) -> Any:

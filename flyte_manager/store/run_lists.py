@@ -7,16 +7,18 @@ pass a million runs of other phases.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
-from flyte_manager.domain.actions import Run
 from flyte_manager.domain.filters import Filter, Function, Order, Query
 from flyte_manager.domain.ids import ROOT, ProjectId
 from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.domain.shown import ShownRun
 from flyte_manager.store.listing import KIND, LABELS, MOMENT, NUMBER, PHASE, SOURCE, Field, Pages, where
-from flyte_manager.store.runs import run_of
+from flyte_manager.store.prepared import Prepared
+from flyte_manager.store.shown import ROW_OF_RUN, shown_runs
 from flyte_manager.store.tables import actions, runs
 
 PAGE = 500
@@ -98,7 +100,7 @@ _WAITING: "sa.Select[Any]" = (
 )
 
 
-def page(connection: sa.Connection, scope: Scope, query: Query) -> tuple[Sequence[Run], str]:
+def page(connection: sa.Connection, scope: Scope, query: Query) -> tuple[Sequence[ShownRun], str]:
     """A page, newest first unless the query says otherwise, and the next page's token."""
     statement = _scoped(scope)
     phases, others = _phases(query.filters)
@@ -106,7 +108,7 @@ def page(connection: sa.Connection, scope: Scope, query: Query) -> tuple[Sequenc
     if phases is not None:
         statements = [statement.where(runs.c.phase == phase.name) for phase in sorted(phases)]
     rows, token = _PAGES.page(connection, statements, replace(query, filters=others))
-    return [run_of(row) for row in rows], token
+    return shown_runs(connection, [row.rowid for row in rows]), token
 
 
 Cursor = tuple[int, str, str, str]
@@ -122,24 +124,33 @@ def newest_revision(connection: sa.Connection) -> Cursor:
 LAST = "\U0010ffff"
 """Comes after every name."""
 
+_KEY = ("revision", "project", "domain", "name")
 
-def changed(connection: sa.Connection, scope: Scope, after: Cursor) -> tuple[Sequence[Run], Cursor]:
+
+def changed(connection: sa.Connection, scope: Scope, after: Cursor) -> tuple[Sequence[ShownRun], Cursor]:
     """At most PAGE runs changed past the cursor, in the order of their changes; and the cursor behind all that was
     looked at, runs of other scopes too."""
-    key = (runs.c.revision, runs.c.project, runs.c.domain, runs.c.name)
-    past = sa.and_(runs.c.revision >= after[0], sa.tuple_(*key) > sa.tuple_(*map(sa.literal, after)))
-    statement = _scoped(scope, few=True).where(past).order_by(*key).limit(PAGE)
-    found = [run_of(row) for row in connection.execute(statement)]
-    if len(found) < PAGE:
-        return found, newest_revision(connection)
-    last = found[-1]
-    return found, (last.revision, last.id.project, last.id.domain, last.id.name)
+    asked = {**dict(zip(_KEY, after, strict=True)), "most": PAGE}
+    rows = _changed(scope).all(connection, asked)
+    cursor = rows[-1][1:] if len(rows) == PAGE else newest_revision(connection)
+    return shown_runs(connection, [row.rowid for row in rows]), cursor
 
 
+@lru_cache(256)
+def _changed(scope: Scope) -> Prepared:
+    """Each watcher of the scope asks this after each change of any run."""
+    key = [runs.c[name] for name in _KEY]
+    after = [sa.bindparam(name, type_=column.type) for name, column in zip(_KEY, key, strict=True)]
+    past = sa.and_(runs.c.revision >= after[0], sa.tuple_(*key) > sa.tuple_(*after))
+    found = _scoped(scope, few=True).add_columns(*key).where(past)
+    return Prepared(found.order_by(*key).limit(sa.bindparam("most", type_=sa.Integer)))
+
+
+@lru_cache(256)
 def _scoped(scope: Scope, *, few: bool = False) -> "sa.Select[Any]":
-    """`few`: another condition leaves so few runs that SQLite shall begin with it, and not with an index of the
-    project."""
-    statement = runs.select()
+    """Finds the runs by their numbers. `few`: another condition leaves so few that SQLite shall begin with it, and not
+    with an index of the project."""
+    statement = sa.select(ROW_OF_RUN).select_from(runs)
     if scope.project is not None:
         project: sa.ColumnElement[str] = runs.c.project
         domain: sa.ColumnElement[str] = runs.c.domain
@@ -151,7 +162,7 @@ def _scoped(scope: Scope, *, few: bool = False) -> "sa.Select[Any]":
     if scope.task_version:
         statement = statement.where(runs.c.task_version == scope.task_version)
     if scope.paused:
-        statement = statement.where(sa.literal_column("runs.rowid").in_(_WAITING))
+        statement = statement.where(ROW_OF_RUN.in_(_WAITING))
     if scope.org:
         statement = statement.where(runs.c.org.in_(("", scope.org)))
     return statement

@@ -1,16 +1,16 @@
 """WatchActions: actions with whether they meet the watcher's filter, and the phases of their children."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from flyteidl2.common import list_pb2
-from flyteidl2.workflow import run_definition_pb2
+from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 
-from flyte_manager.domain.actions import Action, Run
+from flyte_manager.domain.actions import Run
 from flyte_manager.domain.errors import Invalid
 from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.shown import ShownAction
 from flyte_manager.wire import runs
 from flyte_manager.wire.phases import phase_named, phase_of
 
@@ -50,38 +50,45 @@ class Enriched:
         for each in filters:
             self._read(each)
         self._told: dict[str, _Told] = {}
-        self._counts: dict[str, Counter[int]] = {}
+        self._counts: dict[str, dict[Phase, int]] = {}
 
-    def take(self, page: Sequence[Action]) -> Iterator[run_definition_pb2.EnrichedAction]:
+    def take(self, page: Sequence[ShownAction]) -> run_service_pb2.WatchActionsResponse:
         """The changed actions and all above them, whose counts changed with them, oldest first."""
-        changed: dict[str, run_definition_pb2.Action] = {}
+        changed: set[str] = set()
         for action in page:
-            name = action.id.name
-            before = self._told.get(name)
-            shown = changed[name] = runs.action(action, run=self._run if action.is_root else None)
-            self._told[name] = self._telling(action, shown)
-            if before is None:
-                change = Counter({action.phase.value: 1}) + self._counts.get(name, Counter())
-            elif before.phase is action.phase:
-                continue
-            else:
-                change = Counter({action.phase.value: 1, before.phase.value: -1})
-            above = action.parent
-            while above:
-                self._counts.setdefault(above, Counter()).update(change)
-                parent = self._told.get(above)
-                if parent is None:
-                    break
-                if above not in changed:
-                    changed[above] = run_definition_pb2.Action.FromString(parent.shown)
-                above = parent.parent
+            changed.add(action.name)
+            self._count(action, changed)
+        response = run_service_pb2.WatchActionsResponse()
         for name in sorted(changed, key=lambda name: (self._told[name].created_at, name)):
-            counts = self._counts.get(name, Counter())
-            yield run_definition_pb2.EnrichedAction(
-                action=changed[name],
-                meets_filter=self._told[name].meets_filter,
-                children_phase_counts={phase: count for phase, count in counts.items() if count},
-            )
+            told = self._told[name]
+            enriched = response.enriched_actions.add(meets_filter=told.meets_filter)
+            enriched.action.MergeFromString(told.shown)
+            for phase, count in self._counts.get(name, {}).items():
+                if count:
+                    enriched.children_phase_counts[phase] = count
+        return response
+
+    def _count(self, action: ShownAction, changed: set[str]) -> None:
+        """Remembers the action, and counts it for all that are known above it: they are changed, too."""
+        before = self._told.get(action.name)
+        self._told[action.name] = self._telling(action)
+        if before is None:
+            change = dict(self._counts.get(action.name, {}))
+            change[action.phase] = change.get(action.phase, 0) + 1
+        elif before.phase is action.phase:
+            return
+        else:
+            change = {action.phase: 1, before.phase: -1}
+        above = action.parent
+        while above:
+            counts = self._counts.setdefault(above, {})
+            for phase, count in change.items():
+                counts[phase] = counts.get(phase, 0) + count
+            parent = self._told.get(above)
+            if parent is None:
+                return
+            changed.add(above)
+            above = parent.parent
 
     def _read(self, each: list_pb2.Filter) -> None:
         field = each.field.lower()
@@ -92,8 +99,10 @@ class Enriched:
         else:
             raise BadWatchFilter(given=f"{each.field[:60]!r} with function {each.function}")
 
-    def _telling(self, action: Action, shown: run_definition_pb2.Action) -> _Told:
-        name = (action.task.short_name or action.id.name).lower()
+    def _telling(self, action: ShownAction) -> _Told:
+        shown = run_definition_pb2.Action()
+        runs.show_action(action, shown, run=self._run if action.is_root else None)
+        name = (action.short_name or action.name).lower()
         meets = (not self._phases or action.phase in self._phases) and all(each in name for each in self._names)
         return _Told(action.parent, action.phase, action.created_at, meets, shown.SerializeToString())
 

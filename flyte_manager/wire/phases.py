@@ -31,4 +31,4 @@ def phase_named(name: str) -> Phase:
 
 def phase_proto(phase: Phase) -> phase_pb2.ActionPhase:
     """The same number; the stubs take enums for classes of their own."""
-    return cast(phase_pb2.ActionPhase, phase.value)
+    return cast(phase_pb2.ActionPhase, phase)

@@ -1,23 +1,28 @@
-"""Runs, actions and their attempts, as RunService shows them."""
+"""Runs, actions and their attempts, as RunService shows them.
+
+What lists are full of is written into the message that holds it, field by field: a message that is made apart and then
+put into another one is copied, which takes as long as making it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from flyteidl2.common import identity_pb2
-from flyteidl2.core import literals_pb2
+from flyteidl2.core import catalog_pb2, literals_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_definition_pb2 as pb
 
-from flyte_manager.domain.actions import Action, ActionHistory, Run, events_of
+from flyte_manager.domain.actions import ActionHistory, Run, events_of
 from flyte_manager.domain.attempts import Attempt, ErrorKind, Event, Failure
 from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.domain.shown import ShownAction, ShownRun
 from flyte_manager.wire import places, told
 from flyte_manager.wire.caching import status_proto
-from flyte_manager.wire.ids import action_proto, task_proto
+from flyte_manager.wire.ids import action_proto
 from flyte_manager.wire.links import LinkTemplate, task_logs
 from flyte_manager.wire.phases import phase_proto
-from flyte_manager.wire.times import timestamp
+from flyte_manager.wire.times import show_time, timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +37,24 @@ class Platform:
 BARE = Platform()
 
 
-def action(record: Action, *, run: Run | None = None) -> pb.Action:
+def show_run(record: ShownRun, run: pb.Run) -> None:
+    spec = run_pb2.RunSpec.FromString(record.run_spec or b"")
+    show_action(record.root, run.action)
+    _show_its_run(run.action.metadata, spec, source=record.source, created_by=record.created_by)
+    if spec.HasField("labels"):
+        run.labels.update(spec.labels.values)
+
+
+def show_action(record: ShownAction, action: pb.Action | pb.ActionDetails, *, run: Run | None = None) -> None:
     """An action as lists show it. `run` is given for a root action, which tells of the whole run."""
-    return pb.Action(id=action_proto(record.id), metadata=_metadata(record, run), status=_status(record))
-
-
-def run(record: Run, root: Action) -> pb.Run:
-    spec = run_pb2.RunSpec.FromString(record.run_spec)
-    return pb.Run(action=action(root, run=record), labels=spec.labels.values)
+    name, of_run = action.id, action.id.run
+    name.name = record.name
+    of_run.org, of_run.project, of_run.domain, of_run.name = record.org, record.project, record.domain, record.run
+    _show_metadata(record, action.metadata)
+    if run is not None:
+        spec = run_pb2.RunSpec.FromString(run.run_spec)
+        _show_its_run(action.metadata, spec, source=run.source, created_by=run.created_by)
+    _show_status(record, action.status)
 
 
 def run_details(record: Run, root: ActionHistory, platform: Platform = BARE) -> pb.RunDetails:
@@ -49,12 +64,9 @@ def run_details(record: Run, root: ActionHistory, platform: Platform = BARE) -> 
 
 def action_details(history: ActionHistory, *, run: Run | None = None, platform: Platform = BARE) -> pb.ActionDetails:
     record = history.action
-    details = pb.ActionDetails(
-        id=action_proto(record.id),
-        metadata=_metadata(record, run),
-        status=_status(record),
-        attempts=[_attempt(each, events_of(record, each), platform) for each in history.attempts],
-    )
+    details = pb.ActionDetails()
+    show_action(ShownAction.of(record), details, run=run)
+    details.attempts.extend(_attempt(each, events_of(record, each), platform) for each in history.attempts)
     if record.failure and record.final:
         details.error_info.CopyFrom(_error(record.failure))
     elif record.phase is Phase.ABORTED:
@@ -77,45 +89,42 @@ def action_details(history: ActionHistory, *, run: Run | None = None, platform: 
     return details
 
 
-def _metadata(record: Action, run: Run | None) -> pb.ActionMetadata:
-    task = record.task
-    metadata = pb.ActionMetadata(
-        parent=record.parent,
-        group=record.group,
-        action_type=cast(pb.ActionType, record.kind.value),
-        environment_name=task.environment,
-        funtion_name=task.function,
-    )
+def _show_metadata(record: ShownAction, metadata: pb.ActionMetadata) -> None:
+    metadata.parent = record.parent
+    metadata.group = record.group
+    metadata.action_type = cast(pb.ActionType, record.kind)
+    metadata.environment_name = record.environment
+    metadata.funtion_name = record.function
     match record.kind:
         case Kind.TASK:
-            metadata.task.CopyFrom(
-                pb.TaskActionMetadata(id=task_proto(task.name), task_type=task.type, short_name=task.short_name)
-            )
+            task, name = metadata.task, metadata.task.id
+            task.task_type, task.short_name = record.task_type, record.short_name
+            name.org, name.project, name.domain = record.org, record.task_project, record.task_domain
+            name.name, name.version = record.task_name, record.task_version
         case Kind.TRACE:
-            metadata.trace.name = task.short_name
+            metadata.trace.name = record.short_name
         case Kind.CONDITION:
-            condition = pb.ConditionAction.FromString(record.spec)
+            condition = pb.ConditionAction.FromString(record.condition or b"")
             metadata.condition.CopyFrom(pb.ConditionActionMetadata(name=condition.name, type=condition.type))
-    if run is not None:
-        metadata.source = cast(pb.RunSource, run.source)
-        spec = run_pb2.RunSpec.FromString(run.run_spec)
-        if spec.HasField("relation"):
-            metadata.relation.CopyFrom(spec.relation)
-        if run.created_by:
-            metadata.executed_by.MergeFromString(run.created_by)
-    return metadata
 
 
-def _status(record: Action) -> pb.ActionStatus:
-    status = pb.ActionStatus(
-        phase=phase_proto(record.phase), attempts=record.attempt, cache_status=status_proto(record.cache_status)
-    )
-    status.start_time.CopyFrom(timestamp(record.started_at or record.created_at))
-    if record.ended_at:
-        status.end_time.CopyFrom(timestamp(record.ended_at))
-    if record.duration_ms is not None:
-        status.duration_ms = record.duration_ms
-    return status
+def _show_its_run(metadata: pb.ActionMetadata, spec: run_pb2.RunSpec, *, source: int, created_by: bytes | None) -> None:
+    metadata.source = cast(pb.RunSource, source)
+    if spec.HasField("relation"):
+        metadata.relation.CopyFrom(spec.relation)
+    if created_by:
+        metadata.executed_by.MergeFromString(created_by)
+
+
+def _show_status(record: ShownAction, status: pb.ActionStatus) -> None:
+    status.phase = phase_proto(record.phase)
+    status.attempts = record.attempt
+    status.cache_status = cast(catalog_pb2.CatalogCacheStatus, record.cache_status)
+    show_time(status.start_time, record.started_at or record.created_at)
+    if record.ended_at is not None:
+        show_time(status.end_time, record.ended_at)
+    if (duration := record.duration_ms) is not None:
+        status.duration_ms = duration
 
 
 def _attempt(record: Attempt, events: Sequence[Event], platform: Platform) -> pb.ActionAttempt:

@@ -11,8 +11,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def timestamp(moment: datetime) -> Timestamp:
+    proto = Timestamp()
+    show_time(proto, moment)
+    return proto
+
+
+def show_time(proto: Timestamp, moment: datetime) -> None:
     since = moment - _EPOCH  # a third of the time that Timestamp.FromDatetime takes, and lists are full of times
-    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
+    proto.seconds = since.days * 86400 + since.seconds
+    proto.nanos = since.microseconds * 1000
 
 
 class BadTime(Invalid):

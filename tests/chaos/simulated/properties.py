@@ -1,6 +1,6 @@
 """What must hold at each commit, and when all is over."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -11,7 +11,8 @@ from flyte_manager.domain.bounds import Bound
 from flyte_manager.domain.caching import CacheStatus
 from flyte_manager.domain.ids import ROOT, ActionId, RunId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
-from flyte_manager.store import actions, attempts, runs
+from flyte_manager.domain.shown import ShownAction
+from flyte_manager.store import action_lists, actions, attempts, runs
 from flyte_manager.store.engine import Transaction
 from tests.chaos.simulated.scenario import Ending, Scenario
 from tests.chaos.simulated.world import World
@@ -54,7 +55,7 @@ class Watch:
 
     def _written(self, connection: sa.Connection, revision: int) -> Iterator[Action]:
         for name in self.scenario.runs:
-            yield from actions.changed(connection, run_id(name), (revision - 1, LAST_NAME))
+            yield from _changed(connection, run_id(name), (revision - 1, LAST_NAME))
 
     def _moved(self, before: Action | None, after: Action) -> None:
         if before is None:
@@ -104,7 +105,7 @@ class Watch:
             _expect(spent or fatal, f"{action.id} is {action.phase.name} with attempts left")
 
 
-def at_the_end(connection: sa.Connection, world: World, seen: dict[str, dict[ActionId, Action]]) -> None:
+def at_the_end(connection: sa.Connection, world: World, seen: dict[str, dict[ActionId, ShownAction]]) -> None:
     """`seen`: run -> what a watcher that was cut off now and then knows of its actions."""
     for name, shown in seen.items():
         run = run_id(name)
@@ -115,7 +116,8 @@ def at_the_end(connection: sa.Connection, world: World, seen: dict[str, dict[Act
             _agrees(action, attempts.get(connection, action.attempt_id), world)
             last = shown.get(action.id)
             _expect(
-                last == action, f"the watcher knows {action.id} as {last and last.phase.name}, not {action.phase.name}"
+                last == ShownAction.of(action),
+                f"the watcher knows {action.id} as {last and last.phase.name}, not {action.phase.name}",
             )
         _expect(root.final, f"{run} goes on")
     _expect(not world.troubles, world.troubles[0] if world.troubles else "")
@@ -142,9 +144,14 @@ def _agrees(action: Action, attempt: Attempt | None, world: World) -> None:
 
 
 def _all(connection: sa.Connection, run: RunId) -> Iterable[Action]:
-    found = actions.changed(connection, run, actions.START)
+    found = _changed(connection, run, actions.START)
     _expect(len(found) < actions.PAGE, "a page holds all actions of a simulated run")
     return found
+
+
+def _changed(connection: sa.Connection, run: RunId, after: actions.Cursor) -> Sequence[Action]:
+    rows = [actions.get(connection, each.id) for each in action_lists.changed(connection, run, after)]
+    return [action for action in rows if action is not None]
 
 
 def _expect(holds: bool, otherwise: str) -> None:

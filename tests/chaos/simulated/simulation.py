@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 
 from flyteidl2.task import task_definition_pb2
 
-from flyte_manager.domain.actions import Action, Budget
+from flyte_manager.domain.actions import Budget
 from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure
 from flyte_manager.domain.errors import Ended, Missing, Refusal, Unavailable
 from flyte_manager.domain.ids import ROOT, ActionId, AttemptId
 from flyte_manager.domain.orders import NewAction
 from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.domain.shown import ShownAction
 from flyte_manager.store.engine import Transaction
 from tests.chaos.simulated.disk import Disk, MemoryDatabase
 from tests.chaos.simulated.properties import Broken, Watch, at_the_end
@@ -78,7 +79,7 @@ class Simulation:
         self.disk = Disk(self._committed)
         self.blobs = MemoryBlobs()
         self.world = World(self.clock, self.random, self._attempt)
-        self.seen: dict[str, dict[ActionId, Action]] = {name: {} for name in self.scenario.runs}
+        self.seen: dict[str, dict[ActionId, ShownAction]] = {name: {} for name in self.scenario.runs}
         self._life: Life | None = None
         self._lives = asyncio.Event()
         self._told: list[tuple[AttemptReport, Budget]] = []

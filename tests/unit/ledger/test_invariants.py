@@ -15,6 +15,7 @@ from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.filters import Query
 from flyte_manager.domain.ids import ActionId, AttemptId, RunId
 from flyte_manager.domain.phases import FINAL, ROAD, Kind, Phase
+from flyte_manager.domain.shown import ShownAction
 from flyte_manager.store import action_lists, actions, attempts, runs
 from flyte_manager.store.engine import Connection, Transaction
 from tests.fakes.clock import FakeClock
@@ -154,7 +155,8 @@ class Chaos:
 
 
 def _rows(connection: Connection) -> tuple[dict[str, Action], dict[str, Sequence[Attempt]], Run]:
-    found = {each.id.name: each for each in action_lists.page(connection, run_id(), Query(limit=100))[0]}
+    shown, _ = action_lists.page(connection, run_id(), Query(limit=100))
+    found = {each.name: action for each in shown if (action := actions.get(connection, each.id))}
     run = runs.get(connection, run_id())
     assert run is not None
     return found, {name: attempts.of_action(connection, each.id) for name, each in found.items()}, run
@@ -199,7 +201,7 @@ def _check_step(before: Action, after: Action) -> None:
         assert after.attempt_revision > before.attempt_revision
 
 
-async def follow(middle: Middle, seen: dict[ActionId, Action]) -> None:
+async def follow(middle: Middle, seen: dict[ActionId, ShownAction]) -> None:
     async for page in middle.reader.follow_run(run_id()):
         seen |= {action.id: action for action in page or ()}
 
@@ -209,7 +211,7 @@ async def test_whatever_happens_the_rows_make_sense_and_watchers_see_the_end(tmp
     clock = FakeClock()
     async with open_middle(tmp_path, clock) as middle:
         await middle.ledger.create_run(new_run())
-        seen: dict[ActionId, Action] = {}
+        seen: dict[ActionId, ShownAction] = {}
         watching = asyncio.create_task(follow(middle, seen))
         chaos = Chaos(middle, clock, random.Random(seed))
         try:

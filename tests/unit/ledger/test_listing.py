@@ -41,8 +41,8 @@ async def listed(middle: Middle, clock: FakeClock) -> Middle:
 
 async def runs(middle: Middle, *filters: Filter, scope: Scope = SCOPE, **query: object) -> list[str]:
     found, _ = await middle.reader.runs(scope, Query(filters, **query))  # type: ignore[arg-type]
-    assert all(run.id == root.id.run for run, root in found)
-    return [run.id.name for run, _ in found]
+    assert all(run.root.is_root for run in found)
+    return [run.id.name for run in found]
 
 
 async def actions(middle: Middle, *filters: Filter) -> list[str]:

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from flyte_manager.domain.actions import Budget, Run
+from flyte_manager.domain.actions import Budget
 from flyte_manager.domain.attempts import ErrorKind, Failure
 from flyte_manager.domain.filters import BadToken, BadValue, Filter, Function, Order, Query, UnknownField, key_token
 from flyte_manager.domain.ids import ProjectId
 from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.shown import ShownRun
 from flyte_manager.store import run_lists
 from flyte_manager.store.run_lists import Scope
 from tests.fakes.clock import FakeClock
@@ -43,7 +44,7 @@ async def pages(middle: Middle, query: Query) -> list[list[str]]:
     found = []
     for _ in range(100):
         rows, token = await middle.reader.runs(SCOPE, query)
-        found.append([run.id.name for run, _ in rows])
+        found.append([run.id.name for run in rows])
         if not token:
             return found
         assert len(rows) == query.limit
@@ -79,14 +80,14 @@ async def test_runs_that_come_between_two_pages_neither_repeat_nor_hide_one(many
     for name in ("x1", "x2", "x3"):
         await many.ledger.create_run(new_run(name))
     following, _ = await many.reader.runs(SCOPE, Query(limit=100, after=token))
-    assert [run.id.name for run, _ in [*rows, *following]] == [f"r{each:02}" for each in reversed(range(24))]
+    assert [run.id.name for run in [*rows, *following]] == [f"r{each:02}" for each in reversed(range(24))]
 
 
 async def test_an_offset_is_a_token_too(many: Middle) -> None:
     rows, token = await many.reader.runs(SCOPE, Query(limit=3, offset=20))
-    assert [run.id.name for run, _ in rows] == ["r03", "r02", "r01"]
+    assert [run.id.name for run in rows] == ["r03", "r02", "r01"]
     rows, token = await many.reader.runs(SCOPE, Query(limit=3, after=token))
-    assert ([run.id.name for run, _ in rows], token) == (["r00"], "")
+    assert ([run.id.name for run in rows], token) == (["r00"], "")
 
 
 async def test_actions_are_paged_oldest_first(middle: Middle) -> None:
@@ -128,7 +129,7 @@ async def test_what_changes_is_looked_at_once_also_where_it_is_another_scopes(
     """A watch of a quiet task must not read all that others did again and again."""
     monkeypatch.setattr(run_lists, "PAGE", 10)
 
-    def changed(scope: Scope, after: run_lists.Cursor) -> Awaitable[tuple[Sequence[Run], run_lists.Cursor]]:
+    def changed(scope: Scope, after: run_lists.Cursor) -> Awaitable[tuple[Sequence[ShownRun], run_lists.Cursor]]:
         return many.database.read(lambda connection: run_lists.changed(connection, scope, after))
 
     newest = await many.database.read(run_lists.newest_revision)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.shown import ShownAction
 from flyte_manager.store import actions
 from tests.fakes.middle import Middle
 from tests.fakes.orders import action_id, new_run, new_task, run_id
@@ -13,7 +14,7 @@ WIDE = 1100
 DEEP = 600
 
 
-async def follow(pages: AsyncIterator[Sequence[Action] | None], until: int) -> dict[str, Phase]:
+async def follow(pages: AsyncIterator[Sequence[Action | ShownAction] | None], until: int) -> dict[str, Phase]:
     """The latest phases, once so many actions were told to be over."""
     seen: dict[str, Phase] = {}
     async for page in pages:

@@ -13,13 +13,16 @@ import sqlalchemy as sa
 
 from flyte_manager.domain.actions import TaskName
 from flyte_manager.domain.filters import Filter, Function, Query
-from flyte_manager.domain.ids import ProjectId, RunId
-from flyte_manager.store import actions, run_lists, task_lists
+from flyte_manager.domain.ids import ProjectId
+from flyte_manager.store import run_lists, shown, task_lists
 from flyte_manager.store.engine import Database
+from flyte_manager.store.prepared import driver
 from flyte_manager.store.run_lists import Scope
 
 PROJECT = ProjectId("flytesnacks", "development")
 DAY = "2026-11-23T00:00:00Z"
+SHOWN = "SCAN asked"
+"""Here begins the reading of what was found."""
 CASES: Sequence[tuple[Scope, Sequence[Filter], str]] = [
     (Scope(PROJECT), (), "runs_newest (project=? AND domain=?"),
     (Scope(), (), "runs_by_time"),
@@ -38,19 +41,17 @@ class Plans:
     """How SQLite went about each statement of a connection."""
 
     def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
-        self.seen: list[tuple[str, Any]] = []
-        sa.event.listen(connection, "before_cursor_execute", self._keep)
-
-    def _keep(self, _connection: Any, _cursor: Any, text: str, values: Any, _context: Any, _many: bool) -> None:
-        if not text.startswith("EXPLAIN"):
-            self.seen.append((text, values))
+        self._sqlite = driver(connection)
+        self._seen: list[str] = []
+        self._sqlite.set_trace_callback(self._seen.append)
 
     def lines(self) -> str:
         """All steps of all statements so far."""
+        self._sqlite.set_trace_callback(None)
         found = []
-        for text, values in list(self.seen):
-            found += [row[3] for row in self._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
+        for text in self._seen:
+            if text.lstrip().startswith("SELECT"):
+                found += [row[3] for row in self._sqlite.execute(f"EXPLAIN QUERY PLAN {text}")]
         return "\n".join(found)
 
 
@@ -68,7 +69,7 @@ async def test_runs_are_found_by_an_index_in_their_order(
     def read(connection: sa.Connection) -> str:
         plans = Plans(connection)
         run_lists.page(connection, scope, Query(filters))
-        return plans.lines()
+        return plans.lines().partition(SHOWN)[0]
 
     plan = await database.read(read)
     assert index in plan
@@ -80,7 +81,7 @@ async def test_those_that_wait_for_an_answer_are_found_by_what_waits(database: D
     def read(connection: sa.Connection) -> str:
         plans = Plans(connection)
         run_lists.page(connection, Scope(PROJECT, paused=True), Query())
-        return plans.lines()
+        return plans.lines().partition(SHOWN)[0]
 
     plan = await database.read(read)
     assert "SEARCH actions USING INDEX actions_live (phase=?)" in plan
@@ -95,6 +96,8 @@ async def test_changes_newest_runs_of_tasks_and_roots_are_found_by_their_keys(da
         names = [TaskName("flytesnacks", "development", "t", "v")]
         task_lists.newest_runs(connection, names, each_version=False)
         task_lists.newest_runs(connection, names, each_version=True)
+        shown.shown_runs(connection, [1])
+        shown.shown_actions(connection, [1])
         return plans.lines()
 
     plan = await database.read(read)
@@ -103,4 +106,6 @@ async def test_changes_newest_runs_of_tasks_and_roots_are_found_by_their_keys(da
     assert "runs_by_version (project=? AND domain=? AND task_name=? AND task_version=?)" in plan
     assert "SCAN runs" not in plan
     assert "SCAN one" not in plan
-    assert await database.read(lambda connection: actions.roots(connection, [RunId("a", "b", "c")])) == {}
+    assert "SEARCH runs USING INTEGER PRIMARY KEY" in plan
+    assert "SEARCH actions USING INTEGER PRIMARY KEY" in plan
+    assert "SEARCH actions USING INDEX sqlite_autoindex_actions_1 (project=? AND domain=? AND run=? AND name=?)" in plan

@@ -15,6 +15,7 @@ from flyte_manager.domain.actions import Action
 from flyte_manager.domain.errors import IllegalName, NotGiven
 from flyte_manager.domain.filters import BadLimit, Filter, Function, Order
 from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.domain.shown import ShownAction
 from flyte_manager.domain.tasks import World
 from flyte_manager.wire import listing
 from flyte_manager.wire.conditions import BadConditionType, WrongSignal, answer, check_condition, check_literal
@@ -183,18 +184,22 @@ def test_filter_functions_have_upstreams_numbers() -> None:
     }
 
 
-def child(name: str, phase: Phase, parent: str = "a0") -> Action:
-    return Action(action_id(name), Kind.TASK, phase, NOW, parent=parent)
+def child(name: str, phase: Phase, parent: str = "a0") -> ShownAction:
+    return ShownAction.of(Action(action_id(name), Kind.TASK, phase, NOW, parent=parent))
+
+
+def taken(view: Enriched, *page: ShownAction) -> list[run_definition_pb2.EnrichedAction]:
+    return list(view.take(page).enriched_actions)
 
 
 def test_a_watch_of_actions_counts_the_phases_of_children() -> None:
     view = Enriched([])
     root = child("a0", Phase.RUNNING, "")
     shown = {
-        each.action.id.name: each for each in view.take([child("c1", Phase.QUEUED), child("c2", Phase.QUEUED), root])
+        each.action.id.name: each for each in taken(view, child("c1", Phase.QUEUED), child("c2", Phase.QUEUED), root)
     }
     assert dict(shown["a0"].children_phase_counts) == {Phase.QUEUED: 2}
-    shown = {each.action.id.name: each for each in view.take([child("c1", Phase.SUCCEEDED)])}
+    shown = {each.action.id.name: each for each in taken(view, child("c1", Phase.SUCCEEDED))}
     assert dict(shown["a0"].children_phase_counts) == {Phase.QUEUED: 1, Phase.SUCCEEDED: 1}
     assert set(shown) == {"a0", "c1"}
 
@@ -202,9 +207,9 @@ def test_a_watch_of_actions_counts_the_phases_of_children() -> None:
 def test_a_watch_of_actions_counts_all_that_lies_below_and_tells_the_ancestors_again() -> None:
     view = Enriched([])
     tree = [child("a0", Phase.RUNNING, ""), child("b", Phase.RUNNING), child("c", Phase.RUNNING, "b")]
-    list(view.take([*tree, child("d", Phase.QUEUED, "c")]))
+    view.take([*tree, child("d", Phase.QUEUED, "c")])
     shown = {
-        each.action.id.name: dict(each.children_phase_counts) for each in view.take([child("d", Phase.FAILED, "c")])
+        each.action.id.name: dict(each.children_phase_counts) for each in taken(view, child("d", Phase.FAILED, "c"))
     }
     assert shown == {
         "a0": {Phase.RUNNING: 2, Phase.FAILED: 1},
@@ -221,23 +226,23 @@ def test_a_watch_of_actions_may_see_an_action_before_its_parent(order: tuple[str
     view = Enriched([])
     told: dict[str, dict[int, int]] = {}
     for name in order:  # a page each
-        for each in view.take([child(name, Phase.RUNNING, parents[name])]):
+        for each in taken(view, child(name, Phase.RUNNING, parents[name])):
             told[each.action.id.name] = dict(each.children_phase_counts)
     assert told == {"a0": {Phase.RUNNING: 3}, "b": {Phase.RUNNING: 2}, "c": {}, "d": {}}
 
 
 def test_an_action_that_meets_the_filter_no_more_is_told_so() -> None:
     view = Enriched([list_pb2.Filter(field="PHASE", function=list_pb2.Filter.VALUE_IN, values=["1"])])
-    (before,) = view.take([child("c1", Phase.QUEUED)])
-    (after,) = view.take([child("c1", Phase.RUNNING)])
+    (before,) = taken(view, child("c1", Phase.QUEUED))
+    (after,) = taken(view, child("c1", Phase.RUNNING))
     assert (before.meets_filter, after.meets_filter) == (True, False)
 
 
 def test_a_watch_of_actions_tells_which_meet_its_filters() -> None:
     def watching(field: str, function: "list_pb2.Filter.Function", values: list[str]) -> list[str]:
         view = Enriched([list_pb2.Filter(field=field, function=function, values=values)])
-        return [each.action.id.name for each in view.take([child("c1", Phase.FAILED), child("d2", Phase.QUEUED)])
-                if each.meets_filter]  # fmt: skip
+        told = taken(view, child("c1", Phase.FAILED), child("d2", Phase.QUEUED))
+        return [each.action.id.name for each in told if each.meets_filter]
 
     assert watching("PHASE", list_pb2.Filter.VALUE_IN, ["6"]) == ["c1"]
     assert watching("phase", list_pb2.Filter.VALUE_IN, ["FAILED", "1"]) == ["c1", "d2"]

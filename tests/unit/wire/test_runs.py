@@ -13,6 +13,7 @@ from flyte_manager.domain.actions import Action, ActionHistory, Run
 from flyte_manager.domain.attempts import Attempt, ErrorKind, Event, Failure, Transition
 from flyte_manager.domain.ids import AttemptId, RunId
 from flyte_manager.domain.phases import Kind, Phase
+from flyte_manager.domain.shown import ShownAction, ShownRun
 from flyte_manager.wire import runs
 from flyte_manager.wire.updates import SENTINEL, action_update, parse_error_document
 from tests.fakes.clock import NOW
@@ -42,6 +43,18 @@ def history(action: Action, *attempts: Attempt, spec: bytes = b"") -> ActionHist
     return ActionHistory(action, attempts, spec or task_spec().SerializeToString())
 
 
+def action(record: Action) -> pb.Action:
+    shown = pb.Action()
+    runs.show_action(ShownAction.of(record), shown)
+    return shown
+
+
+def whole(record: Run, root: Action) -> pb.Run:
+    shown = pb.Run()
+    runs.show_run(ShownRun.of(record, root), shown)
+    return shown
+
+
 def run() -> Run:
     spec = run_pb2.RunSpec()
     spec.labels.values["team"] = "a"
@@ -58,7 +71,7 @@ def run() -> Run:
 
 
 def test_a_run_tells_its_id_status_and_labels() -> None:
-    shown = runs.run(run(), task())
+    shown = whole(run(), task())
     assert (shown.action.id.run.project, shown.action.id.run.domain) == ("flytesnacks", "development")
     assert (shown.action.id.run.name, shown.action.id.name) == ("r1", "a0")
     assert shown.action.status.phase == phase_pb2.ACTION_PHASE_RUNNING
@@ -108,11 +121,11 @@ def test_the_phase_that_an_attempt_is_in_has_no_end_yet() -> None:
 
 
 def test_a_root_tells_of_a_relation_only_if_it_has_one() -> None:
-    assert not runs.run(run(), task()).action.metadata.HasField("relation")
+    assert not whole(run(), task()).action.metadata.HasField("relation")
     spec = run_pb2.RunSpec()
     spec.relation.related_to.name = "r0"
     again = replace(run(), run_spec=spec.SerializeToString())
-    assert runs.run(again, task()).action.metadata.relation.related_to.name == "r0"
+    assert whole(again, task()).action.metadata.relation.related_to.name == "r0"
 
 
 def test_what_a_live_action_waits_for_is_an_event_of_its_attempt() -> None:
@@ -140,9 +153,9 @@ def test_what_a_live_action_waits_for_is_an_event_of_its_attempt() -> None:
 
 
 def test_times_of_an_action() -> None:
-    status = runs.action(task(Phase.SUCCEEDED)).status
+    status = action(task(Phase.SUCCEEDED)).status
     assert (status.start_time.ToDatetime(NOW.tzinfo), status.end_time.ToDatetime(NOW.tzinfo)) == (LATER, END)
-    waiting = runs.action(task(Phase.QUEUED, started_at=None)).status
+    waiting = action(task(Phase.QUEUED, started_at=None)).status
     assert waiting.start_time.ToDatetime(NOW.tzinfo) == NOW
     assert not waiting.HasField("end_time")
 
@@ -213,7 +226,7 @@ def test_an_error_without_a_message_is_told_by_its_name_and_where_more_is(messag
 
 def test_a_childs_name_is_its_own() -> None:
     order = new_task("c1")
-    shown = runs.action(task(id=order.id, parent="a0", group="g"))
+    shown = action(task(id=order.id, parent="a0", group="g"))
     assert (shown.id.name, shown.metadata.parent, shown.metadata.group) == ("c1", "a0", "g")
 
 
