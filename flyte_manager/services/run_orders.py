@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from flyteidl2.common import run_pb2 as common_run_pb2
@@ -72,9 +72,12 @@ class RunOrders:
         base = await self._base(request.run_spec, run)
         hashed, input_uri, inputs = await self._inputs(request, spec, base)
         digest, spec_content = spec_digest(spec)
+        task = summary(spec)
+        if request.HasField("task_id"):  # the name that it was deployed under, whatever its spec calls it
+            task = replace(task, name=version_name(request.task_id))
         order = NewRun(
             id=run,
-            task=summary(spec),
+            task=task,
             spec=spec_content,
             spec_digest=digest,
             digest=hashlib.sha256(f"{digest}\n{hashed}".encode()).hexdigest(),

@@ -12,7 +12,7 @@ from typing import Any
 from flyteidl2.actions import actions_service_connect, actions_service_pb2
 from flyteidl2.common import identifier_pb2
 from flyteidl2.core import execution_pb2
-from flyteidl2.task import common_pb2, task_definition_pb2
+from flyteidl2.task import common_pb2, task_definition_pb2, task_service_connect
 from flyteidl2.workflow import (
     events_proxy_service_connect,
     internal_run_service_connect,
@@ -44,6 +44,7 @@ from flyte_manager.services.queue import QueueService
 from flyte_manager.services.run import RunService
 from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.services.state import StateService
+from flyte_manager.services.task import TaskService
 from flyte_manager.store.engine import Database
 from flyte_manager.wire.ids import action_proto, run_proto
 from flyte_manager.wire.plan import parse_spec, retry_budget
@@ -74,6 +75,7 @@ class Flows:
     actions: actions_service_connect.ActionsServiceClient
     internal: internal_run_service_connect.InternalRunServiceClient
     events: events_proxy_service_connect.EventsProxyServiceClient
+    tasks: task_service_connect.TaskServiceClient
 
     def base(self, run: str = "r1") -> str:
         return self.blobs.join("flytesnacks", "development", run)
@@ -172,6 +174,10 @@ async def flowing(
                     platform=platform,
                 ),
             ),
+            (
+                task_service_connect.TaskServiceASGIApplication,
+                TaskService(projects=projects, database=database, callers=callers, clock=clock),
+            ),
             (state_connect.StateServiceASGIApplication, StateService(reader, ledger)),
             (queue_service_connect.QueueServiceASGIApplication, QueueService(ledger, enqueue, callers)),
             (
@@ -192,11 +198,13 @@ async def flowing(
                 actions=actions_service_connect.ActionsServiceClient(url),
                 internal=internal_run_service_connect.InternalRunServiceClient(url),
                 events=events_proxy_service_connect.EventsProxyServiceClient(url),
+                tasks=task_service_connect.TaskServiceClient(url),
             )
+            clients = (flows.runs, flows.state, flows.queue, flows.actions, flows.internal, flows.events, flows.tasks)
             try:
                 yield flows
             finally:
-                for client in (flows.runs, flows.state, flows.queue, flows.actions, flows.internal, flows.events):
+                for client in clients:
                     await client.close()
     finally:
         database.close()

@@ -8,7 +8,7 @@ import pytest
 from connectrpc.code import Code
 from flyteidl2.actions import actions_service_pb2
 from flyteidl2.common import list_pb2, phase_pb2
-from flyteidl2.task import common_pb2, task_definition_pb2
+from flyteidl2.task import common_pb2, task_definition_pb2, task_service_pb2
 from flyteidl2.workflow import queue_service_pb2
 from flyteidl2.workflow import run_service_pb2 as pb
 
@@ -73,6 +73,21 @@ async def test_without_a_name_the_request_id_makes_one(flows: Flows) -> None:
     others = [await made(unnamed(), "two"), await made(unnamed("hello.other"), "one")]
     others += [await made(unnamed(), ""), await made(unnamed(), "")]
     assert len({name, *others}) == 5
+
+
+async def test_a_run_of_a_deployed_task_bears_the_name_that_it_was_deployed_under(flows: Flows) -> None:
+    """So that it is found by it: the spec may have been deployed before, under another version."""
+    name = task_definition_pb2.TaskIdentifier(
+        project="flytesnacks", domain="development", name="hello.main", version="v2"
+    )
+    await flows.tasks.deploy_task(task_service_pb2.DeployTaskRequest(task_id=name, spec=task_spec(version="v1")))
+    asked = unnamed()
+    asked.task_id.CopyFrom(name)
+    run = (await flows.runs.create_run(asked)).run
+    assert run.action.metadata.task.id == name
+    assert run.action.metadata.funtion_name == "main"
+    found = await flows.runs.list_runs(pb.ListRunsRequest(task_id=name))
+    assert [each.action.id for each in found.runs] == [run.action.id]
 
 
 async def test_requests_that_lack_something_are_refused_with_its_name(flows: Flows) -> None:
