@@ -13,7 +13,7 @@ from flyte_manager.domain.attempts import AttemptReport, ErrorKind, Failure, Sto
 from flyte_manager.domain.bounds import Limit, Limits
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
-from flyte_manager.domain.ports import LaunchDelayed
+from flyte_manager.domain.ports import Launch, LaunchDelayed
 from flyte_manager.domain.tasks import World
 from flyte_manager.executor.controller import Done, Requeue
 from flyte_manager.executor.reconcile import ROOM_CHECK_SECONDS
@@ -174,6 +174,15 @@ async def test_what_runs_waits_no_more_and_a_backoff_is_no_waiting(middle: Middl
     assert await turn(middle) == Requeue(10)
     clock.advance(10)
     assert await turn(middle) == Done(60)
+    assert await middle.phase(ROOT) is Phase.RUNNING
+
+
+async def test_what_a_crash_kept_from_being_told_as_started_waits_no_more(middle: Middle, clock: FakeClock) -> None:
+    spec, base = bounded(queued=60), middle.blobs.join("flytesnacks", "development")
+    await middle.ledger.create_run(new_run(spec=spec, base=base))
+    await middle.runtime.launch(Launch(attempt=AttemptId(ROOT, 1), args=["a0"], env={}))
+    clock.advance(100)
+    await turn(middle)
     assert await middle.phase(ROOT) is Phase.RUNNING
 
 
