@@ -20,6 +20,7 @@ from flyte_manager.domain.phases import Kind
 from flyte_manager.domain.ports import Blobs, Links, Logs
 from flyte_manager.ledger.projects import Projects
 from flyte_manager.services.context import Context
+from flyte_manager.services.last_words import last_words
 from flyte_manager.services.quiet import with_pauses
 from flyte_manager.store import actions, attempts, tasks
 from flyte_manager.store.engine import Database
@@ -177,6 +178,9 @@ class DataProxyService(dataproxy_service_connect.DataProxyService):
                 continue
             placed = placed or await look()  # where there is a log, there is a pod
             for page in data.log_pages(lines, placed or attempt):
+                yield page
+        if over := await look():
+            for page in data.log_pages(last_words(over), over):
                 yield page
 
     async def _spec(self, request: pb.UploadInputsRequest) -> task_definition_pb2.TaskSpec:

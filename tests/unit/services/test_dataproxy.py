@@ -19,7 +19,7 @@ from flyteidl2.workflow import run_logs_service_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from flyte_manager.domain import lifecycle
-from flyte_manager.domain.attempts import Place
+from flyte_manager.domain.attempts import ErrorKind, Failure, Place
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.phases import Kind, Phase
 from flyte_manager.domain.ports import LogLine
@@ -319,6 +319,29 @@ async def test_a_log_of_a_quiet_task_says_that_it_is_still_there(
     assert quiet
     assert not any(each.logs for each in quiet)
     assert message.logs[0].lines[0].message == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("the task asks for secret 'X'", ["FAILED (Code): the task asks for secret 'X'\n"]),
+        ("No module named 'x'\n\nAdd it", ["FAILED (Code): No module named 'x'\n", "Add it\n"]),
+        ("\n\nFull traceback:\n" + "a line\n" * 9 + "\nAdd it", ["FAILED (Code): Add it\n"]),
+        ("", ["FAILED (Code)\n"]),
+    ],
+)
+async def test_a_log_ends_with_why_its_attempt_failed(manager: Manager, message: str, told: list[str]) -> None:
+    action = manager.action()
+    await manager.add(action)
+    failed = replace(
+        lifecycle.new_attempt(action, 1, NOW), phase=Phase.FAILED, failure=Failure(ErrorKind.USER, "Code", message)
+    )
+    await manager.database.write(lambda tx: attempts.update(tx, failed))
+    manager.logs.pages = [[LogLine(NOW, "hello")]]
+    got = [message async for message in manager.data.tail_logs(tail())]
+    lines = [line for message in got for line in message.logs[0].lines]
+    assert [line.message for line in lines] == ["hello\n", *told]
+    assert {line.originator for line in lines[1:]} == {payload_pb2.SYSTEM}
 
 
 async def test_the_service_of_run_logs_gives_the_same_log(manager: Manager) -> None:
