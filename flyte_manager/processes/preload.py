@@ -6,22 +6,25 @@
 and what it does though it need not be done at all, left out in the forks:
 
     a client of the backend (two, each with all certificates and threads of its own) before there is something to say
-    `tar` and `gzip` for a few small files | `git` where no repository is
+    the controller's thread, before a child is asked for | `git` where no repository is
+    a copy of the code bundle, `tar` and `gzip` for a few small files
     pandas, where some folder above the code is called `flyte`
 
 What a task can see stays the same; docs/performance.md has the figures. Standard library and that interpreter's flyte
 only. The SDK's private names used here may change with any release: what is missing is skipped, and costs time only.
 """
 
+import asyncio
 import importlib
 import os
-import tarfile
+import threading
 import types
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from flyte_manager.processes import bundles
 
 NEEDED = (
     "flyte",
@@ -71,8 +74,6 @@ LAZY = (
 """Imported by a0 while it runs, differently from version to version: one that is missing only costs time."""
 ENOUGH = 8
 """repetitions after which Python specializes bytecode"""
-SMALL_BUNDLE_BYTES = 1 << 16
-"""of the archive; a larger one is unpacked faster by `tar`"""
 
 
 def load() -> None:
@@ -87,6 +88,7 @@ def load() -> None:
     for step in (
         _share_tls_context,
         _connect_late,
+        _start_controller_late,
         _unpack_small_bundles,
         _ask_git_seldom,
         _find_plugins,
@@ -136,6 +138,48 @@ def _connect_late() -> None:
         return await usual(lambda config: _Late(partial(cls, config)), *args, **named)
 
     clients.for_endpoint = classmethod(for_endpoint)
+
+
+def _start_controller_late() -> None:
+    """The controller of children has a thread, an event loop and twenty workers in it; a task without children asks
+    nothing of it but whether it failed, and to stop."""
+    kind: Any = importlib.import_module("flyte._internal.controllers.remote._core").Controller
+    start, run, watch, finalize, stop = (
+        kind._start, kind._run_coroutine_in_controller_thread, kind.watch_for_errors, kind._finalize_parent_action,
+        kind.stop,
+    )  # fmt: skip
+    starting = threading.Lock()
+
+    def run_started(self: Any, coroutine: Any) -> Any:
+        with starting:
+            if self._thread is None:
+                start(self)
+                for loop, started in self._watchers:
+                    loop.call_soon_threadsafe(started.set)
+        return run(self, coroutine)
+
+    async def watch_once_started(self: Any) -> None:
+        started = asyncio.Event()
+        self._watchers.append((asyncio.get_running_loop(), started))
+        if self._thread is None:
+            await started.wait()
+        await watch(self)
+
+    async def finalize_started(self: Any, *args: Any, **named: Any) -> None:
+        if self._thread is not None:
+            await finalize(self, *args, **named)
+
+    async def stop_started(self: Any) -> None:
+        if self._thread is not None:
+            await stop(self)
+        else:
+            self._client_coro.close()
+
+    kind._start = lambda self: setattr(self, "_watchers", [])
+    kind._run_coroutine_in_controller_thread = run_started
+    kind.watch_for_errors = watch_once_started
+    kind._finalize_parent_action = finalize_started
+    kind.stop = stop_started
 
 
 def _ask_git_seldom() -> None:
@@ -189,24 +233,14 @@ async def _rehearsed(number: int) -> int:
 
 
 def _unpack_small_bundles() -> None:
-    """The SDK starts `tar`, and that starts `gzip`: longer than a few files take here. Large bundles, and those that
-    trouble us, are left to it."""
-    bundles: Any = importlib.import_module("flyte._code_bundle.bundle")
-    usual = bundles._extract_tar
+    """Those that the zygote has read (bundles.py)."""
+    bundle: Any = importlib.import_module("flyte._code_bundle.bundle")
+    usual = bundle._locked_fetch
 
-    async def extract(archive: Path, folder: Path) -> None:
-        if not _unpacked(archive, folder):
-            await usual(archive, folder)
+    async def fetch(remote_path: str, folder: Path, extract: bool) -> Path:
+        if extract and bundles.unpack(remote_path, str(folder)):
+            return (folder / Path(remote_path).name).absolute()
+        fetched: Path = await usual(remote_path, folder, extract)
+        return fetched
 
-    bundles._extract_tar = extract
-
-
-def _unpacked(archive: Path, folder: Path) -> bool:
-    if archive.stat().st_size > SMALL_BUNDLE_BYTES:
-        return False
-    try:
-        with tarfile.open(archive) as file:
-            file.extractall(folder, filter="tar")
-    except (OSError, EOFError, TypeError, tarfile.TarError, zlib.error):
-        return False
-    return True
+    bundle._locked_fetch = fetch

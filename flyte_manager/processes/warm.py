@@ -21,6 +21,7 @@ import threading
 import time
 import traceback
 import types
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
 from flyte_manager.processes import folder as disk
@@ -91,6 +92,7 @@ def _become_fresh(order: disk.Order) -> None:
     os.environ.update(order.env)
     time.tzset()
     os.chdir(os.path.join(order.folder, disk.WORK))
+    _keep_no_bytecode(os.getcwd())
     script = os.path.join(os.path.dirname(sys.executable), "a0")
     sys.argv = [script, *order.argv[1:]]
     sys.path.insert(0, os.path.dirname(script))
@@ -111,6 +113,18 @@ def _become_fresh(order: disk.Order) -> None:
     background.loop = asyncio.new_event_loop()
     background.thread = threading.Thread(name=background.thread.name, target=background._run, daemon=True)
     background.thread.start()
+
+
+def _keep_no_bytecode(folder: str) -> None:
+    """What is compiled there serves this attempt only: to write it down takes as long as to compile it."""
+    kind: Any = SourceFileLoader
+    usual = kind.set_data
+
+    def set_data(loader: Any, path: str, data: Any, **more: Any) -> None:
+        if not path.startswith(folder + os.sep):
+            usual(loader, path, data, **more)
+
+    kind.set_data = set_data
 
 
 def _set_log_levels() -> None:

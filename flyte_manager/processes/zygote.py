@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # beside the tasks' own libraries, this package's plain files
-from flyte_manager.processes import branches, linux, shepherd, warm  # noqa: E402
+from flyte_manager.processes import branches, bundles, linux, shepherd, warm  # noqa: E402
 from flyte_manager.processes import folder as disk  # noqa: E402
 
 del sys.path[0]
@@ -76,6 +76,8 @@ class Zygote:
                 return
             if linux.threads() != 1:
                 sys.exit(f"the zygote has {linux.threads()} threads and must not fork")
+            if not order.program:
+                bundles.read(order.argv)
             if order.kind and self._branches.take(order, line, conn):
                 return
             order = replace(order, learns=self._branches.learns_from(order.kind))

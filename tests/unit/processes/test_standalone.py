@@ -27,5 +27,5 @@ def imports_of(module: str) -> set[str]:
 
 def test_the_zygote_imports_the_standard_library_and_its_own_files_only() -> None:
     strangers = {name for name in imports_of("zygote") if name.partition(".")[0] not in sys.stdlib_module_names}
-    own = {"branches", "folder", "frames", "libraries", "linux", "preload", "shepherd", "warm"}
+    own = {"branches", "bundles", "folder", "frames", "libraries", "linux", "preload", "shepherd", "warm"}
     assert strangers == {f"flyte_manager.processes.{name}" for name in own}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+from flyte._code_bundle._utils import tar_strip_file_attributes
 
 from flyte_manager.domain.attempts import Exit
 from flyte_manager.domain.ids import AttemptId
@@ -45,7 +46,7 @@ class Tasks:
         base.mkdir()
         (base / "tasks.py").write_text(HEAD + source)
         with tarfile.open(bundle, "w:gz") as archive:
-            archive.add(base / "tasks.py", "tasks.py")
+            archive.add(base / "tasks.py", "tasks.py", filter=tar_strip_file_attributes)
         (base / "inputs.pb").write_bytes(b"")
         attempt = await self.world.start(
             name, "a0", "--inputs", str(base / "inputs.pb"), "--outputs-path", str(outputs), "--version", "1",
@@ -209,6 +210,43 @@ async def main() -> None:
 """
     attempt, _, _ = await warm_tasks.run(source)
     assert "made False" in await warm_tasks.world.output(attempt)
+
+
+async def test_a_warm_task_finds_its_code_and_nothing_that_comes_of_fetching_and_compiling_it(
+    warm_tasks: Tasks,
+) -> None:
+    source = """
+@env.task
+async def main() -> None: print(os.listdir("."), sys.dont_write_bytecode)
+"""
+    attempt, _, _ = await warm_tasks.run(source)
+    assert "['tasks.py'] False" in await warm_tasks.world.output(attempt)
+
+
+async def test_a_module_from_outside_of_the_bundle_is_compiled_once_for_all(warm_tasks: Tasks, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "library.py").touch()
+    source = f"""
+sys.path.append({str(tmp_path / "elsewhere")!r})
+import library
+
+@env.task
+async def main() -> None: print("kept", os.path.exists(library.__cached__))
+"""
+    attempt, _, _ = await warm_tasks.run(source)
+    assert "kept True" in await warm_tasks.world.output(attempt)
+
+
+async def test_a_warm_task_without_children_starts_no_controller_for_them(warm_tasks: Tasks) -> None:
+    source = """
+@env.task
+async def main() -> None: print(sorted(thread.name for thread in threading.enumerate()))
+"""
+    attempt, end, _ = await warm_tasks.run(source)
+    output = await warm_tasks.world.output(attempt)
+    assert not [line for line in output if "ControllerThread" in line or "never awaited" in line]
+    assert [line for line in output if "MainThread" in line]
+    assert end.code == 0
 
 
 @pytest.mark.parametrize(
