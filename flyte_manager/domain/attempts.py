@@ -77,6 +77,8 @@ class Event:
     source: str = ""
     """the component that told it; empty = this manager"""
     count: int = 1
+    gpu_fault: bytes = b""
+    """flyteidl2.core.GpuFault; empty = it is about none"""
 
 
 @dataclass(frozen=True, slots=True)

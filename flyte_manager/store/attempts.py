@@ -115,11 +115,14 @@ def _event_values(event: Event) -> dict[str, object]:
     values["warning"] = event.warning
     if event.source or event.count != 1:
         values |= {"source": event.source, "count": event.count}
+    if event.gpu_fault:
+        values["gpu_fault"] = event.gpu_fault.hex()
     return values
 
 
 def _event(values: Mapping[str, Any]) -> Event:
-    return Event(**{**values, "at": datetime.fromisoformat(values["at"])})
+    fault = bytes.fromhex(values.get("gpu_fault", ""))
+    return Event(**{**values, "at": datetime.fromisoformat(values["at"]), "gpu_fault": fault})
 
 
 def _source_values(source: AttemptId) -> dict[str, object]:

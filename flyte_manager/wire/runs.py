@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from flyteidl2.common import identity_pb2
-from flyteidl2.core import catalog_pb2, literals_pb2
+from flyteidl2.core import catalog_pb2, execution_pb2, literals_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_definition_pb2 as pb
 
@@ -69,6 +69,8 @@ def action_details(history: ActionHistory, *, run: Run | None = None, platform: 
     details.attempts.extend(_attempt(each, events_of(record, each), platform) for each in history.attempts)
     if record.failure and record.final:
         details.error_info.CopyFrom(_error(record.failure))
+        if details.attempts and details.attempts[-1].HasField("error_info"):  # more may have been told of it afterwards
+            details.error_info.CopyFrom(details.attempts[-1].error_info)
     elif record.phase is Phase.ABORTED:
         details.abort_info.reason = record.reason
         if record.signalled_by:
@@ -160,6 +162,7 @@ def _attempt(record: Attempt, events: Sequence[Event], platform: Platform) -> pb
 
 def cluster_event(event: Event) -> pb.ClusterEvent:
     kind = pb.ClusterEvent.TYPE_WARNING if event.warning else pb.ClusterEvent.TYPE_NORMAL
+    fault = execution_pb2.GpuFault.FromString(event.gpu_fault) if event.gpu_fault else None
     return pb.ClusterEvent(
         occurred_at=timestamp(event.at),
         message=event.message,
@@ -167,6 +170,7 @@ def cluster_event(event: Event) -> pb.ClusterEvent:
         reason=event.reason,
         source_component=event.source or "flyte-manager",
         count=event.count,
+        gpu_fault=fault,
     )
 
 

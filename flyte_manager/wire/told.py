@@ -1,6 +1,6 @@
 """What executors that run apart tell: ActionStatus and ActionEvent, read as reports.
 
-What of an event has no column of its own (links, log context, cluster, cache) is kept with its attempt as an
+What of an event has no column of its own (links, log context, cluster, cache, GPU fault) is kept with its attempt as an
 ActionEvent, joined over all the attempt's events: links by name and pods by name, the latest of each, a hundred at
 most.
 """
@@ -114,6 +114,8 @@ def show(record: Attempt, attempt: pb.ActionAttempt) -> None:
         attempt.logs_available = True
     if told.HasField("cache_metadata"):
         attempt.cache_metadata.CopyFrom(told.cache_metadata)
+    if told.HasField("error_info") and attempt.HasField("error_info"):
+        attempt.error_info.gpu_fault.CopyFrom(told.error_info.gpu_fault)
 
 
 def _kept(event: pb.ActionEvent) -> bytes:
@@ -123,6 +125,8 @@ def _kept(event: pb.ActionEvent) -> bytes:
         kept.log_context.CopyFrom(event.log_context)
     if event.HasField("cache_metadata"):
         kept.cache_metadata.CopyFrom(event.cache_metadata)
+    if event.error_info.HasField("gpu_fault"):
+        kept.error_info.gpu_fault.CopyFrom(event.error_info.gpu_fault)
     return kept.SerializeToString(deterministic=True)
 
 
@@ -158,6 +162,7 @@ def _cluster_event(event: pb.ClusterEvent, now: datetime) -> Event:
         warning=event.type == pb.ClusterEvent.TYPE_WARNING,
         source=event.source_component,
         count=event.count,
+        gpu_fault=event.gpu_fault.SerializeToString(deterministic=True),
     )
 
 

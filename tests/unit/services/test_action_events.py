@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from connectrpc.code import Code
 from flyteidl2.common import phase_pb2
-from flyteidl2.core import catalog_pb2
+from flyteidl2.core import catalog_pb2, execution_pb2
 from flyteidl2.workflow import events_proxy_service_pb2, run_service_pb2
 from flyteidl2.workflow import internal_run_service_pb2 as pb
 from flyteidl2.workflow import run_definition_pb2 as definition
@@ -117,8 +117,24 @@ async def test_events_that_come_after_the_status_still_tell_why(flows: Flows) ->
     await keep(flows, event(FAILED, error_info=USER, log_info=[{"name": "log", "uri": "https://logs"}]))
     (attempt,) = await attempts(flows)
     assert (attempt.error_info.message, attempt.log_info[0].uri) == (USER["message"], "https://logs")
+    request = run_service_pb2.GetActionDetailsRequest(action_id=named())
+    assert (await flows.runs.get_action_details(request)).details.error_info == attempt.error_info
     assert await keep(flows, event(SUCCEEDED)) == code_pb2.OK
     assert (await attempts(flows))[0].phase == FAILED
+
+
+async def test_a_gpu_fault_is_told_with_the_error_and_the_event_that_brought_it(flows: Flows) -> None:
+    fault = execution_pb2.GpuFault(kind=execution_pb2.GpuFault.KIND_XID, code=79, node="n1", gpu_index=2)
+    seen = {"message": "fell off the bus", "reason": "Xid", "gpu_fault": fault}
+    await keep(flows, event(FAILED, error_info={**USER, "gpu_fault": fault}, cluster_events=[seen]))
+    await tell(flows, update(FAILED))
+    request = run_service_pb2.GetActionDetailsRequest(action_id=named())
+    told = (await flows.runs.get_action_details(request)).details
+    (attempt,) = told.attempts
+    assert told.error_info == attempt.error_info == definition.ErrorInfo(**USER, gpu_fault=fault)
+    assert [each.gpu_fault for each in attempt.cluster_events] == [fault]
+    watch = flows.runs.watch_cluster_events(run_service_pb2.WatchClusterEventsRequest(id=named(), attempt=1))
+    assert [list(each.cluster_events) async for each in watch] == [list(attempt.cluster_events)]
 
 
 async def test_attempt_0_is_the_present_one(flows: Flows) -> None:
