@@ -31,7 +31,7 @@ from typing import Any, Generic, TypeVar, cast
 import sqlalchemy as sa
 
 from flyte_manager.domain.ports import Clock
-from flyte_manager.store.faults import DatabaseClosed, DatabaseMoved, busy, explained
+from flyte_manager.store.faults import DatabaseClosed, DatabaseMoved, DatabaseUnusable, busy, explained
 from flyte_manager.store.instance import InstanceLock, identify
 from flyte_manager.store.known import Known
 from flyte_manager.store.prepared import driver
@@ -122,6 +122,8 @@ class _Writer:
         self._inode = _inode(file)
         self._known = Known()
         self._others = -1
+        self.failed = False
+        """whether the file or its disk was at fault when something could not be written"""
         self.line = _Line()
         self._thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
         self._thread.start()
@@ -208,6 +210,7 @@ class _Writer:
     def _fail(self, batch: Sequence[_Job[Any]], error: BaseException) -> None:
         for job in batch:
             job.error = explained(error, self._file)
+            self.failed = self.failed or isinstance(job.error, DatabaseUnusable)
         _wake(batch)
 
 
@@ -337,8 +340,13 @@ class Database:
         return await _done(self._readers.line, query)
 
     async def ping(self) -> None:
-        """Raises what keeps the database from being written; nothing is written."""
-        await self.write(lambda tx: tx.connection.execute(sa.select(1)).scalar_one())
+        """Raises what keeps the database from being written. It is written only if that failed the last time: an id
+        takes the place of itself."""
+        if not self._writer.failed:
+            await self.write(lambda tx: tx.connection.execute(sa.select(1)).scalar_one())
+            return
+        await self.write(lambda tx: tx.connection.execute(instance.update().values(id=instance.c.id)).rowcount)
+        self._writer.failed = False
 
     def close(self) -> None:
         """Writes what waits, then lets the file go. Blocks; later writes get DatabaseClosed."""

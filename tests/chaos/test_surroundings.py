@@ -105,6 +105,41 @@ def test_on_a_read_only_disk_it_refuses_to_start_in_words(disk: Path, tmp_path: 
         assert phase(manager, "before") == "SUCCEEDED"
 
 
+def readiness(manager: Manager) -> tuple[int, str]:
+    answer = httpx.get(f"http://localhost:{manager.ports['health']}/readyz", trust_env=False)
+    return answer.status_code, answer.text
+
+
+def test_while_its_database_can_not_be_written_it_says_so_and_goes_on_by_itself_afterwards(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with Manager(tmp_path / "manager") as manager:
+        create(manager, "during", "sh", "-c", f"while [ ! -e {go} ]; do sleep 0.1; done").raise_for_status()
+        until(manager, "during", "RUNNING")
+        resource.prlimit(manager.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        sentence = f"the database {manager.database} can't be read or written: look after the disk"
+        for number in range(3):
+            refused = create(manager, f"refused{number}", "true")
+            assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert sentence in refused.json()["message"]
+        scope = {"project": "flytesnacks", "domain": "development", "name": "during"}
+        refused = manager.call("workflow.RunService/AbortRun", {"runId": scope})
+        assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        status, told = readiness(manager)
+        assert (status, sentence in told) == (httpx.codes.SERVICE_UNAVAILABLE, True)
+        go.touch()
+        time.sleep(1)
+        assert phase(manager, "during") == "RUNNING"
+        assert manager.process is not None
+        assert manager.process.poll() is None
+
+        resource.prlimit(manager.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert readiness(manager)[0] == httpx.codes.OK
+        until(manager, "during", "SUCCEEDED")
+        create(manager, "after", "true").raise_for_status()
+        until(manager, "after", "SUCCEEDED")
+        assert sorted(manager.rows("SELECT name FROM runs")) == [("after",), ("during",)]
+
+
 def test_without_file_descriptors_it_waits_for_some_and_loses_nothing(tmp_path: Path) -> None:
     with Manager(tmp_path / "manager") as manager:
         resource.prlimit(manager.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
