@@ -313,6 +313,20 @@ async def test_a_condition_times_out_after_a_restart_and_whatever_the_clock_does
         assert await after.phase(condition) is Phase.TIMED_OUT
 
 
+async def test_a_condition_that_is_asked_again_has_its_timeout_anew(middle: Middle, clock: FakeClock) -> None:
+    condition = action_id("c1")
+    await begin(middle, task_spec(retries=1))
+    order = replace(new_condition("c1", timeout=100), base_uri=(await middle.action(ROOT)).base_uri)
+    await middle.ledger.enqueue(order)
+    clock.advance(100)
+    await middle.reconciler.reconcile(condition)
+    assert await middle.phase(condition) is Phase.TIMED_OUT
+    middle.runtime.finish(AttemptId(ROOT, 1), 1)
+    await turn(middle)
+    await middle.ledger.enqueue(order)
+    assert await middle.reconciler.reconcile(condition) == Requeue(100)
+
+
 async def test_a_spec_that_cannot_be_read_is_refused_by_its_launch(middle: Middle) -> None:
     await begin(middle, task_spec(memory="lots"))
     assert (await middle.phase(ROOT), (await failure(middle)).code) == (Phase.FAILED, "BadQuantity")
