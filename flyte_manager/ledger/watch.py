@@ -22,7 +22,7 @@ from flyte_manager.store import action_lists, actions, attempts, run_lists, runs
 from flyte_manager.store.engine import Connection, Database
 
 Told = TypeVar("Told", Action, ShownAction)
-Page = Callable[[Connection, actions.Cursor], Sequence[Told]]
+Page = Callable[[actions.Cursor, Connection], Sequence[Told]]
 
 
 class UnknownAttempt(Missing):
@@ -96,7 +96,7 @@ class Reader:
             revision = -1
             while True:
                 event.clear()
-                seen = await self.history(action)
+                seen = await self._wakeups.together(action, "history", partial(self.history, action))
                 if seen.action.revision > revision:
                     revision = seen.action.revision
                     yield seen
@@ -113,14 +113,14 @@ class Reader:
                 pass
             return
         with self._wakeups.subscribe(action) as event:
-            told: set[Event] = set()
+            told: Collection[Event] = ()
             while True:
                 event.clear()
                 seen, events = await self._database.read(partial(_events, action=action, number=number))
                 number = seen.id.number
                 news = [each for each in events if each not in told]
+                told = frozenset(events)
                 if news:
-                    told.update(news)
                     yield news
                 if seen.phase.final:
                     return
@@ -130,7 +130,7 @@ class Reader:
         """Pages of children: first those that there are, then None once, then each page of changes, forever. A child
         that failed before the parent's present attempt is left out of the first part (DESIGN.md §5)."""
 
-        def page(connection: Connection, after: actions.Cursor) -> Sequence[Action]:
+        def page(after: actions.Cursor, connection: Connection) -> Sequence[Action]:
             return actions.children(connection, parent, after)
 
         record = await self.action(parent)
@@ -169,7 +169,7 @@ class Reader:
     async def follow_run(self, run: RunId) -> AsyncGenerator[Sequence[ShownAction] | None, None]:
         """Pages of the run's actions: first all, then None once, then each page of changes, forever."""
         await self.run(run)
-        pages = self._follow(run, lambda connection, after: action_lists.changed(connection, run, after))
+        pages = self._follow(run, lambda after, connection: action_lists.changed(connection, run, after))
         async with aclosing(pages):
             async for found, _ in pages:
                 yield found
@@ -180,13 +180,11 @@ class Reader:
         """(page, whether it belongs to the first listing); (None, False) once between the two."""
         cursor, snapshot = actions.START, True
 
-        def query(connection: Connection) -> Sequence[Told]:
-            return page(connection, cursor)
-
         with self._wakeups.subscribe(topic) as event:
             while True:
                 event.clear()
-                found = await self._database.read(query)
+                read = partial(self._database.read, partial(page, cursor))
+                found = await self._wakeups.together(topic, cursor, read)
                 if found:
                     cursor = (found[-1].revision, found[-1].id.name)
                     yield found, snapshot

@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_connect
 from flyteidl2.workflow import run_service_pb2 as pb
 
+from flyte_manager.domain.actions import ActionHistory, Run
 from flyte_manager.domain.errors import Missing, NotGiven, Unready
 from flyte_manager.domain.features import TRIGGERS, NotYet
 from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, check_scope, check_task
@@ -20,6 +22,7 @@ from flyte_manager.services.aborting import reason_of
 from flyte_manager.services.callers import Callers
 from flyte_manager.services.context import Context
 from flyte_manager.services.dataproxy import DataProxyService
+from flyte_manager.services.latest import Latest
 from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.store.run_lists import Scope
 from flyte_manager.wire import groups, ids, listing, places, runs
@@ -57,6 +60,8 @@ class RunService(run_service_connect.RunService):
         self._data = data
         self._callers = callers
         self._platform = platform
+        self._runs_seen = Latest[pb.WatchRunDetailsResponse]()
+        self._actions_seen = Latest[pb.WatchActionDetailsResponse]()
 
     async def create_run(self, request: pb.CreateRunRequest, ctx: Context) -> pb.CreateRunResponse:
         order = await self._orders.order(request, ctx.request_headers().get("x-request-id", ""))
@@ -76,7 +81,7 @@ class RunService(run_service_connect.RunService):
     ) -> AsyncIterator[pb.WatchRunDetailsResponse]:
         run = await self._reader.run(ids.run_id(request.run_id))
         async for root in self._reader.follow_action(ActionId(run.id, ROOT)):
-            yield pb.WatchRunDetailsResponse(details=runs.run_details(run, root, self._platform))
+            yield self._runs_seen.of(root, partial(self._run_seen, run, root))
 
     async def get_action_details(
         self, request: pb.GetActionDetailsRequest, _ctx: Context
@@ -89,8 +94,7 @@ class RunService(run_service_connect.RunService):
         action = ids.action_id(request.action_id)
         run = await self._reader.run(action.run) if action.name == ROOT else None
         async for seen in self._reader.follow_action(action):
-            details = runs.action_details(seen, run=run, platform=self._platform)
-            yield pb.WatchActionDetailsResponse(details=details)
+            yield self._actions_seen.of(seen, partial(self._action_seen, run, seen))
 
     async def get_action_data(self, request: pb.GetActionDataRequest, ctx: Context) -> pb.GetActionDataResponse:
         asked = dataproxy_service_pb2.GetActionDataRequest(action_id=request.action_id)
@@ -205,6 +209,12 @@ class RunService(run_service_connect.RunService):
                 return Scope(org=request.org)
             case _:
                 raise NotGiven(field="target (org, cluster_id, project_id or task_id)")
+
+    def _run_seen(self, run: Run, root: ActionHistory) -> pb.WatchRunDetailsResponse:
+        return pb.WatchRunDetailsResponse(details=runs.run_details(run, root, self._platform))
+
+    def _action_seen(self, run: Run | None, seen: ActionHistory) -> pb.WatchActionDetailsResponse:
+        return pb.WatchActionDetailsResponse(details=runs.action_details(seen, run=run, platform=self._platform))
 
     async def _details(self, action: ActionId) -> run_definition_pb2.ActionDetails:
         run = await self._reader.run(action.run) if action.name == ROOT else None

@@ -3,12 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from flyte_manager.domain.actions import Action, Budget
 from flyte_manager.domain.attempts import ErrorKind, Event, Failure, Observation, Place, Presence
 from flyte_manager.domain.ids import AttemptId
+from flyte_manager.domain.lifecycle import EVENTS_KEPT
 from flyte_manager.domain.phases import Phase
-from tests.fakes.clock import FakeClock
+from flyte_manager.store.engine import Database
+from tests.fakes.clock import NOW, FakeClock
 from tests.fakes.middle import Middle, told
 from tests.fakes.orders import action_id, new_run, new_task, new_trace, run_id
 
@@ -100,6 +105,46 @@ async def test_a_change_while_a_slow_watcher_is_busy_is_not_lost(middle: Middle)
     while len(seen) < 21 or set(seen.values()) != {Phase.ABORTED}:
         page = await asyncio.wait_for(anext(watch), 5)
         seen |= {action.id.name: action.phase for action in page or ()}
+
+
+async def test_watchers_that_are_woken_together_share_one_read(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
+    await middle.ledger.create_run(new_run())
+    watches = [middle.reader.follow_action(action_id()) for _ in range(20)]
+    pages = [middle.reader.follow_run(run_id()) for _ in range(20)]
+    assert {seen.action.phase for seen in [await anext(each) for each in watches]} == {Phase.QUEUED}
+    for each in pages:
+        assert await anext(each)
+        assert await anext(each) is None
+    reads: list[object] = []
+    read = Database.read
+
+    async def counted(database: Database, query: Any) -> Any:
+        reads.append(query)
+        return await read(database, query)
+
+    monkeypatch.setattr(Database, "read", counted)
+    waiting = [asyncio.ensure_future(anext(each)) for each in watches]
+    waiting_too = [asyncio.ensure_future(anext(each)) for each in pages]
+    await asyncio.sleep(0.05)
+    assert not reads
+    await middle.ledger.abort_run(run_id(), "enough")
+    async with asyncio.timeout(5):
+        assert {seen.action.phase for seen in await asyncio.gather(*waiting)} == {Phase.ABORTED}
+        assert all(page and len(page) == 1 for page in await asyncio.gather(*waiting_too))
+    assert len(reads) == 2
+
+
+async def test_a_watcher_of_events_remembers_no_more_than_is_kept(middle: Middle) -> None:
+    await middle.ledger.create_run(new_run())
+    watch: Any = middle.reader.follow_events(action_id())
+    heard: list[str] = []
+    for number in range(3 * EVENTS_KEPT):
+        event = Event(NOW, f"pulling failed {number}", reason="BackOff", warning=True)
+        await middle.ledger.note(AttemptId(action_id(), 1), Observation(Presence.ALIVE, events=(event,)))
+        async with asyncio.timeout(5):
+            heard += [each.message for each in await anext(watch)]
+    assert heard == [f"pulling failed {number}" for number in range(3 * EVENTS_KEPT)]
+    assert len(watch.ag_frame.f_locals["told"]) == EVENTS_KEPT
 
 
 async def test_watchers_that_leave_leave_nothing_behind(middle: Middle) -> None:
