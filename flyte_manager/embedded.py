@@ -19,7 +19,7 @@ from flyte_manager.domain.tasks import World
 from flyte_manager.executor.admission import Admission
 from flyte_manager.executor.outcome import install_into
 from flyte_manager.executor.resources import RowsAlone
-from flyte_manager.processes.environment import find_interpreter, listed_environment
+from flyte_manager.processes.environment import find_interpreter, listed_environment, past_proxies
 from flyte_manager.processes.runtime import Processes
 from flyte_manager.rpc.blobs import BlobRoutes
 from flyte_manager.rpc.steady_port import steady_port
@@ -37,7 +37,7 @@ async def build(settings: Settings, middle: Middle, *, why: str, stack: AsyncExi
     processes = Processes(
         root=middle.folder / "attempts",
         python=interpreter.python,
-        base_env=listed_environment(os.environ, embedded.pass_env),
+        base_env=past_proxies(listed_environment(os.environ, embedded.pass_env), settings.manager.runs_service.host),
         wake=lambda attempt: middle.wake(attempt.action),
         warm=embedded.warm and interpreter.sdk_version is not None,
         clock=middle.clock,

@@ -13,6 +13,7 @@ from flyte_manager.domain.errors import Unready
 
 INHERITED = ("PATH", "HOME", "LANG", "LC_*", "TZ", "SSL_*", "*_proxy", "*_PROXY")
 NEVER = ("PYTHONDONTWRITEBYTECODE", "TMPDIR")
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 PROBE_SECONDS = 20.0
 OLDEST = (3, 10)
 """Python that the SDK runs on"""
@@ -63,6 +64,15 @@ def listed_environment(environ: Mapping[str, str], pass_env: Iterable[str]) -> d
         for name, value in environ.items()
         if name not in NEVER and any(fnmatchcase(name, pattern) for pattern in patterns)
     }
+
+
+def past_proxies(env: Mapping[str, str], host: str) -> dict[str, str]:
+    """The variables, so that tasks reach the manager on this machine or at that host by no proxy."""
+    if not any(name.lower().endswith("_proxy") for name in env):
+        return dict(env)
+    exempt = [*env.get("no_proxy", "").split(","), *env.get("NO_PROXY", "").split(","), *THIS_MACHINE, host]
+    direct = "*" if "*" in exempt else ",".join(dict.fromkeys(each.strip() for each in exempt if each.strip()))
+    return {**env, "no_proxy": direct, "NO_PROXY": direct}
 
 
 def find_interpreter(configured: str | None, environ: Mapping[str, str], own: Path) -> Interpreter:

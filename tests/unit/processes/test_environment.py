@@ -12,6 +12,7 @@ from flyte_manager.processes.environment import (
     check_system,
     find_interpreter,
     listed_environment,
+    past_proxies,
 )
 
 OWN = Path(sys.executable)
@@ -46,6 +47,24 @@ def test_tasks_inherit_listed_variables_only() -> None:
     assert set(listed_environment(environ, ())) == kept
     passed = listed_environment(environ, ["AWS_*", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "ABSENT"])
     assert set(passed) == kept | {"AWS_KEY", "PYTHONPATH"}
+
+
+@pytest.mark.parametrize(
+    ("exempt", "direct"),
+    [
+        ({}, "localhost,127.0.0.1,::1,10.0.0.7"),
+        ({"no_proxy": "a.example.org, localhost"}, "a.example.org,localhost,127.0.0.1,::1,10.0.0.7"),
+        ({"NO_PROXY": "b.example.org", "no_proxy": ""}, "b.example.org,localhost,127.0.0.1,::1,10.0.0.7"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_tasks_reach_the_manager_by_no_proxy(exempt: dict[str, str], direct: str) -> None:
+    told = past_proxies({"HTTP_PROXY": "http://proxy", "A": "b", **exempt}, "10.0.0.7")
+    assert told == {"HTTP_PROXY": "http://proxy", "A": "b", "no_proxy": direct, "NO_PROXY": direct}
+
+
+def test_without_a_proxy_tasks_are_told_of_none() -> None:
+    assert past_proxies({"PATH": "/bin"}, "localhost") == {"PATH": "/bin"}
 
 
 def test_the_configured_interpreter_wins(other: Path, empty: Path) -> None:
