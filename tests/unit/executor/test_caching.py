@@ -368,3 +368,20 @@ async def test_what_was_kept_of_a_run_can_be_forgotten(middle: Middle) -> None:
     assert await entry(middle) is not None
     await middle.database.write(lambda tx: cache.forget_run(tx, first.run))
     assert await entry(middle) is None
+
+
+async def test_a_disk_that_can_not_be_read_keeps_nobody_from_running(
+    middle: Middle, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    kept = CacheEntry(KEY, clock(), clock(), output_uri=middle.blobs.join("somewhere", "outputs.pb"))
+    await Cache(middle.database, clock).put(kept, overwrite=False, max_age=None)
+    action = await create(middle, "r", cached())
+    with monkeypatch.context() as patched:
+        patched.setattr(type(middle.blobs), "read", broken)
+        await turn(middle, action)
+    attempt = await last(middle, action)
+    assert (attempt.phase, attempt.cache_status) == (Phase.RUNNING, CacheStatus.LOOKUP_FAILURE)
+    assert "Input/output error" in attempt.events[-1].message
