@@ -160,6 +160,7 @@ def serve(channel: socket.socket, order: disk.Order, wanted: Mapping[str, str], 
         return
     gc.collect()
     gc.freeze()
+    linux.use_huge_pages()
     ended = linux.note_ended_children()
     poll = select.poll()
     poll.register(ended, select.POLLIN)

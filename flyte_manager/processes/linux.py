@@ -15,6 +15,7 @@ from functools import cache
 PIPE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _F_SETPIPE_SZ = 1031
+_MADV_COLLAPSE, _HUGE_BYTES = 25, 1 << 21
 _FLOCK = "hhqqi4x"
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -52,6 +53,19 @@ def grow_pipe(fd: int) -> None:
         fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE_BYTES)
     except PermissionError:
         return
+
+
+def use_huge_pages() -> None:
+    """Gathers this process's memory in huge pages: a fork has fewer entries of page tables to copy and to give back.
+    A hint: kernels before 6.1 can't."""
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        areas = [line.split() for line in file]
+    for span, access, _, _, inode, *name in areas:
+        if access == "rw-p" and inode == "0" and name in ([], ["[heap]"]):
+            start, end = (int(word, 16) for word in span.split("-"))
+            first = -(-start // _HUGE_BYTES) * _HUGE_BYTES
+            for place in range(first, end - _HUGE_BYTES + 1, _HUGE_BYTES):
+                _libc().madvise(ctypes.c_void_p(place), ctypes.c_size_t(_HUGE_BYTES), _MADV_COLLAPSE)
 
 
 def lock(fd: int) -> bool:

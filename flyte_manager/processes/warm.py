@@ -47,6 +47,7 @@ def prepare() -> None:
     _ours.extend(name for name in sys.modules if name.partition(".")[0] == "flyte_manager")
     gc.collect()
     gc.freeze()
+    linux.use_huge_pages()
 
 
 def _background() -> Any:
