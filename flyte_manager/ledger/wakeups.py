@@ -32,12 +32,14 @@ class Wakeups:
             del events[event]
             if not events:
                 del self._waiting[topic]
+                self._reads.pop(topic, None)  # of which no news would be told
 
     def notify(self, topics: Iterable[Hashable]) -> None:
         for topic in topics:
-            self._reads.pop(topic, None)  # they may have begun too early to see it
-            for event in self._waiting.get(topic, ()):
-                event.set()
+            if events := self._waiting.get(topic):
+                self._reads.pop(topic, None)  # they may have begun too early to see it
+                for event in events:
+                    event.set()
 
     async def together(self, topic: Hashable, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What `read` finds. Subscribers of the topic who ask for the same key while it is under way get it too, unless

@@ -34,6 +34,7 @@ _KINDS = {
     pb.ErrorInfo.KIND_USER: ErrorKind.USER,
     pb.ErrorInfo.KIND_SYSTEM: ErrorKind.SYSTEM,
 }
+_CACHE_STATUSES = {int(each): each for each in CacheStatus}
 _STARTED = (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT)
 
 
@@ -131,7 +132,7 @@ def _kept(event: pb.ActionEvent) -> bytes:
 
 
 def _cache_status(number: int) -> CacheStatus:
-    return CacheStatus(number) if 0 <= number <= max(CacheStatus) else CacheStatus.DISABLED
+    return _CACHE_STATUSES.get(number, CacheStatus.DISABLED)
 
 
 def _when(event: pb.ActionEvent, now: datetime) -> datetime:

@@ -102,6 +102,20 @@ async def test_what_a_read_raises_all_are_told(table: Table, watched: ExitStack)
         assert table.begun == 1
 
 
+async def test_who_comes_when_all_others_left_takes_no_read_of_theirs(table: Table, watched: ExitStack) -> None:
+    with watched:
+        first = table.asked()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    table.wakeups.notify([TOPIC])
+    with table.wakeups.subscribe(TOPIC), table.wakeups.subscribe(TOPIC):
+        later = table.asked()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        table.open.set()
+        assert await ended(first, later) == [1, 2]
+
+
 async def test_nothing_is_left_behind(table: Table, watched: ExitStack) -> None:
     with watched:
         first = table.asked()
