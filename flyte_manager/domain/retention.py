@@ -6,11 +6,16 @@ segments. Bytes behind it may look like its end, so it is taken for all that it 
 
 import bisect
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from flyte_manager.domain.ids import RunId
+
+T = TypeVar("T", bound=Hashable)
 
 DEPTH = 6
 LEAST_AGE_SECONDS = 60.0
@@ -74,6 +79,31 @@ def reached(folder: str, targets: Iterable[str]) -> bool:
         if target == folder:
             return True
     return False
+
+
+def circles(referrers: Mapping[T, AbstractSet[T]]) -> list[set[T]]:
+    """Of those whose referrers are given: groups that are referred to from within themselves alone."""
+    refers = defaultdict[T, set[T]](set)
+    for each, sources in referrers.items():
+        for source in sources:
+            refers[source].add(each)
+    needed = _reach([each for each in refers if each not in referrers], refers.__getitem__)
+    left = {each for each in referrers if each not in needed}
+    found: list[set[T]] = []
+    while left:
+        found.append(_reach([next(iter(left))], lambda each: (refers[each] | referrers[each]) - needed))
+        left -= found[-1]
+    return found
+
+
+def _reach(start: Iterable[T], beyond: Callable[[T], AbstractSet[T]]) -> set[T]:
+    """All that can be come to, with the start."""
+    found, unseen = set(start), list(start)
+    while unseen:
+        news = beyond(unseen.pop()) - found
+        found |= news
+        unseen += news
+    return found
 
 
 def ancestors(uri: str) -> list[str]:

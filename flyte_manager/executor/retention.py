@@ -2,21 +2,20 @@
 
 scan     each run that has ended is looked at once: how much it holds, and what it refers to in the store
 choose   oldest first: too old, or more than may stay; never one that a run which stays refers to, a live one, a
-         task's spec or the cache (references.py). What was kept for a run that goes itself is looked at again then.
+         task's spec or the cache (choosing.py, references.py)
 delete   run by run (ledger/retention.py), rows first, then folders; then task specs and uploads of nobody
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from flyte_manager.domain.errors import Refusal
 from flyte_manager.domain.ids import RunId
 from flyte_manager.domain.ports import Clock, Trees
-from flyte_manager.domain.retention import LEAST_AGE_SECONDS, UPLOAD_SECONDS, Bounds, FinishedRun, reached
+from flyte_manager.domain.retention import UPLOAD_SECONDS, Bounds, FinishedRun, reached
+from flyte_manager.executor.choosing import Choosing
 from flyte_manager.executor.references import Looking, Others, attempts_of
 from flyte_manager.ledger.retention import Retained
 
@@ -56,19 +55,21 @@ class Retention:
         if not dry:
             await self._finish_begun(done, tell)
         await self._scan(tell)
-        gone: set[RunId] = set()
-        async for run in self._choose(bounds, done, gone):
+        over = await self.retained.occupied() - bounds.size if bounds.size is not None else 0
+        choice = Choosing(self.retained, self.clock, bounds, await self._others(bounds), over)
+        async for run in choice.runs():
             count = await self.retained.count(run.id)
             if dry:
                 tell(f"{run.id}  ended {run.ended_at:%Y-%m-%d %H:%M}  {count} rows  {amount(run.size)}")
             elif not await self._delete(run, bounds, done):
-                gone.remove(run.id)  # it lives again, or the cache keeps it by now: what it refers to stays, too
+                choice.gone.remove(run.id)  # it lives again, or the cache keeps it by now: what it refers to stays, too
                 continue
             done.runs += 1
             done.rows += count
             done.size += run.size
             if not dry and done.runs % 100 == 0:
                 tell(f"{done.runs} runs are deleted, {amount(done.size)}")
+        done.held = choice.held
         if not dry:
             await self.retained.forget_specs()
         await self._prune_uploads(bounds, done, dry=dry)
@@ -111,56 +112,9 @@ class Retention:
                 if count % 1000 == 0:
                     tell(f"{count} runs are looked at")
 
-    async def _choose(self, bounds: Bounds, done: Pruned, gone: set[RunId]) -> AsyncIterator[FinishedRun]:
-        """The runs that go, in order, each in `gone`; what the caller does with one is done when the next is asked
-        for."""
-        others = await self._others(bounds)
-        over = await self.retained.occupied() - bounds.size if bounds.size is not None else 0
-        waiting: defaultdict[RunId, list[FinishedRun]] = defaultdict(list)
-        held: set[RunId] = set()
-        async for candidate in self._candidates():
-            if not self._surplus(candidate, bounds, over):
-                break
-            free = [candidate]
-            while free:
-                run = free.pop()
-                held.discard(run.id)
-                if await self._is_held(run, bounds, others):  # whoever goes
-                    held.add(run.id)
-                elif (referrer := await self._referrer(run.base_uri, gone)) is not None:
-                    held.add(run.id)
-                    waiting[referrer].append(run)
-                elif self._surplus(run, bounds, over):
-                    gone.add(run.id)
-                    yield run
-                    if run.id in gone:
-                        over -= run.size
-                        free += reversed(waiting.pop(run.id, []))
-        done.held = len(held)
-
-    async def _candidates(self) -> AsyncIterator[FinishedRun]:
-        """Finished runs, oldest first."""
-        before = self.clock() - timedelta(seconds=LEAST_AGE_SECONDS)
-        last: FinishedRun | None = None
-        while page := await self.retained.finished(last, before):
-            for run in page:
-                yield run
-            last = page[-1]
-
-    def _surplus(self, run: FinishedRun, bounds: Bounds, over: int) -> bool:
-        too_old = bounds.age is not None and (self.clock() - run.ended_at).total_seconds() > bounds.age
-        return too_old or over > 0
-
-    async def _is_held(self, run: FinishedRun, bounds: Bounds, others: Others) -> bool:
-        """Whether something refers to it that does not go in this sweep."""
-        if not bounds.cached and await self.retained.is_cached(run.id):
-            return True
-        return await others.cover(run.base_uri)
-
-    async def _referrer(self, folder: str, gone: AbstractSet[RunId]) -> RunId | None:
-        """A finished run that stays and refers to it."""
-        found = await self.retained.referring(folder)
-        return next((source for source, target in found if source not in gone and reached(folder, [target])), None)
+    async def _referred(self, upload: str) -> bool:
+        """Whether a finished run refers to it."""
+        return reached(upload, (target for _, target in await self.retained.referring(upload)))
 
     async def _others(self, bounds: Bounds) -> Others:
         others = Others(self._looking)
@@ -181,7 +135,7 @@ class Retention:
             for folder in folders:
                 for upload, size, used_at in await _uploads(store, folder):
                     old = (self.clock() - used_at).total_seconds() > UPLOAD_SECONDS
-                    if not old or await others.cover(upload) or await self._referrer(upload, frozenset()):
+                    if not old or await others.cover(upload) or await self._referred(upload):
                         continue
                     if not dry and not await self._remove_upload(store, upload, done):
                         continue

@@ -1,27 +1,22 @@
 """Which finished runs go, and what goes with them: on a real database and real folders, under a fake clock."""
 
-import os
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flyte_manager.blobs.folders import Folders
 from flyte_manager.config import load
-from flyte_manager.domain.actions import Budget, TaskName
+from flyte_manager.domain.actions import TaskName
 from flyte_manager.domain.caching import CacheEntry, CacheKey
 from flyte_manager.domain.catalog import DeployedTask
 from flyte_manager.domain.errors import Unavailable, UnknownAction, UnknownRun
-from flyte_manager.domain.ids import AttemptId, RunId
+from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Stored
-from flyte_manager.domain.retention import Bounds, FinishedRun, targets
-from flyte_manager.executor.retention import Pruned, Retention
+from flyte_manager.domain.retention import Bounds
 from flyte_manager.executor.sweeper import Sweeper
 from flyte_manager.keeping import retention_of
 from flyte_manager.ledger.ledger import BeingDeleted
@@ -29,94 +24,9 @@ from flyte_manager.ledger.retention import Retained
 from flyte_manager.store import cache, tasks
 from flyte_manager.store.runs import mirror
 from flyte_manager.wire.orders import spec_digest
-from tests.fakes.clock import FakeClock
-from tests.fakes.middle import Middle, middle, told
-from tests.fakes.orders import action_id, new_run, new_task, run_id, task_spec
-
-DAY = 86_400.0
-BOUND = Bounds(age=10 * DAY)
-
-
-@dataclass
-class Keeping:
-    """A manager's middle with its stores, where runs are made, end, and go."""
-
-    folder: Path
-    clock: FakeClock
-    middle: Middle
-    lines: list[str] = field(default_factory=list)
-
-    @property
-    def base(self) -> str:
-        return self.middle.blobs.join("flytesnacks", "development")
-
-    @property
-    def retention(self) -> Retention:
-        return Retention(
-            retained=Retained(self.middle.database),
-            stores=[Folders(self.middle.blobs.root)],
-            attempts=Folders(str(self.folder / "attempts")),
-            domains=["development"],
-            clock=self.clock,
-        )
-
-    async def begin(self, name: str, inputs: bytes = b"", *, code: str = "") -> None:
-        spec = task_spec()
-        if code:
-            spec.task_template.container.args.extend(["--tgz", code])
-        order = new_run(name, base=self.base, spec=spec)
-        await self.middle.blobs.write(order.input_uri, inputs)
-        await self.middle.ledger.create_run(order)
-        log = self.folder / "attempts/flytesnacks/development" / name / "a0/1/log"
-        log.parent.mkdir(parents=True)
-        log.write_bytes(b"log" * 10)
-
-    async def end(self, name: str, outputs: bytes = b"") -> None:
-        """And a day passes."""
-        await self.middle.blobs.write(f"{self.base}/{name}/a0/1/outputs.pb", outputs)
-        action = await self.middle.action(action_id("a0", name))
-        await self.middle.ledger.report(told(action, Phase.SUCCEEDED, self.clock), Budget())
-        self.clock.advance(DAY)
-
-    async def run(self, name: str, outputs: bytes = b"x" * 1000, inputs: bytes = b"") -> None:
-        await self.begin(name, inputs)
-        await self.end(name, outputs)
-
-    async def upload(self, name: str, *, age: float) -> str:
-        uri = self.middle.blobs.join("uploads", "flytesnacks", "development", name, "code.tgz")
-        await self.middle.blobs.write(uri, b"code")
-        used = self.clock().timestamp() - age
-        os.utime(uri, (used, used))
-        return uri
-
-    def uploads(self) -> set[str]:
-        folder = Path(self.middle.blobs.join("uploads", "flytesnacks", "development"))
-        return {each.name for each in folder.iterdir()}
-
-    async def prune(self, bounds: Bounds = BOUND, *, dry: bool = False) -> Pruned:
-        return await self.retention.prune(bounds, dry=dry, tell=self.lines.append)
-
-    async def left(self) -> set[str]:
-        """Runs that are there, in rows and folders alike."""
-        found: set[str] = set()
-        for folder in (Path(self.base), self.folder / "attempts/flytesnacks/development"):
-            names = {each.name for each in folder.iterdir()}
-            assert not found or names == found
-            found = names
-        for name in found:
-            assert (await self.middle.reader.run(run_id(name))).id.name == name
-        return found
-
-    def rows(self, table: str) -> int:
-        with closing(sqlite3.connect(self.folder / "flyte.db")) as connection:
-            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-
-
-@pytest.fixture
-async def keeping(tmp_path: Path) -> AsyncIterator[Keeping]:
-    clock = FakeClock()
-    async with middle(tmp_path, clock) as opened:
-        yield Keeping(tmp_path, clock, opened)
+from tests.fakes.orders import action_id, new_task, run_id, task_spec
+from tests.unit.executor.keeping import DAY, Keeping
+from tests.unit.executor.keeping import keeping as keeping
 
 
 async def test_a_run_that_ended_too_long_ago_goes_with_rows_logs_and_blobs(keeping: Keeping) -> None:
@@ -183,43 +93,6 @@ async def test_what_ended_a_moment_ago_stays(keeping: Keeping) -> None:
     assert (await keeping.prune(Bounds(age=0))).runs == 0
     keeping.clock.advance(60)
     assert (await keeping.prune(Bounds(age=0))).runs == 1
-
-
-async def test_outputs_that_another_run_refers_to_stay_as_long_as_that_run(keeping: Keeping) -> None:
-    await keeping.run("r1")
-    keeping.clock.advance(8 * DAY)
-    await keeping.run("r12", f"\x0a{keeping.base}/r1/a0/1/raw/file\x12".encode())
-    keeping.clock.advance(3 * DAY)
-    done = await keeping.prune()
-    assert (done.runs, done.held) == (0, 1)
-    keeping.clock.advance(8 * DAY)
-    assert (await keeping.prune(dry=True)).runs == 2
-    assert (await keeping.prune()).runs == 2
-    assert await keeping.left() == set()
-
-
-async def test_what_a_run_refers_to_that_can_not_go_after_all_stays(
-    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await keeping.run("r1")
-    await keeping.run("r2", f"{keeping.base}/r1/a0/1/outputs.pb".encode())
-    begin = Retained.begin
-
-    async def lives_again(self: Retained, run: RunId, *, cached: bool) -> bool:
-        return run.name != "r2" and await begin(self, run, cached=cached)
-
-    monkeypatch.setattr(Retained, "begin", lives_again)
-    assert (await keeping.prune(Bounds(age=0))).runs == 0
-    assert await keeping.left() == {"r1", "r2"}
-
-
-async def test_what_a_live_run_takes_as_input_stays(keeping: Keeping) -> None:
-    await keeping.run("r1")
-    await keeping.run("r2")
-    await keeping.begin("live", f"{keeping.base}/r1/a0/1/outputs.pb".encode())
-    keeping.clock.advance(20 * DAY)
-    assert (await keeping.prune()).runs == 1
-    assert await keeping.left() == {"r1", "live"}
 
 
 async def test_a_run_whose_outputs_the_cache_keeps_stays_unless_the_cache_may_forget_them(keeping: Keeping) -> None:
@@ -323,124 +196,6 @@ async def test_the_sweeper_prunes_and_survives_what_goes_wrong(
     assert await keeping.left() == {"r2"}
 
 
-def meanwhile(monkeypatch: pytest.MonkeyPatch, run: str, act: Callable[[], Awaitable[None]]) -> None:
-    """While that run is being deleted, something happens."""
-    begin = Retained.begin
-
-    async def after(self: Retained, each: RunId, *, cached: bool) -> bool:
-        if each.name == run:
-            await act()
-        return await begin(self, each, cached=cached)
-
-    monkeypatch.setattr(Retained, "begin", after)
-
-
-async def test_what_a_run_that_begins_during_a_sweep_refers_to_stays(
-    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("r0", "r1", "r2", "r3"):
-        await keeping.run(name)
-
-    async def begin() -> None:
-        await keeping.begin("new", f"{keeping.base}/r1/a0/1/outputs.pb".encode())
-        await keeping.begin("newer", code=f"{keeping.base}/r2/a0/1/raw/code.tgz")
-
-    meanwhile(monkeypatch, "r0", begin)
-    done = await keeping.prune(Bounds(age=0))
-    assert (done.runs, done.held) == (2, 2)
-    assert await keeping.left() == {"r1", "r2", "new", "newer"}
-
-
-async def test_what_a_live_run_takes_up_during_a_sweep_stays(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("r0", "r1", "r2"):
-        await keeping.run(name)
-    await keeping.begin("live")
-
-    async def enqueue() -> None:
-        child = new_task("c1", run="live", base=keeping.base)
-        await keeping.middle.blobs.write(child.input_uri, f"{keeping.base}/r1/a0/1/outputs.pb".encode())
-        await keeping.middle.ledger.enqueue(child)
-
-    meanwhile(monkeypatch, "r0", enqueue)
-    assert (await keeping.prune(Bounds(age=0))).runs == 2
-    assert await keeping.left() == {"r1", "live"}
-
-
-async def test_what_a_run_that_ends_during_a_sweep_refers_to_stays(
-    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("r0", "r1", "r2"):
-        await keeping.run(name)
-    used = await keeping.upload("used", age=3 * DAY)
-    await keeping.begin("live", used.encode())
-
-    async def end() -> None:
-        await keeping.end("live", f"{keeping.base}/r1/a0/1/raw/file".encode())
-
-    meanwhile(monkeypatch, "r0", end)
-    done = await keeping.prune(Bounds(age=0))
-    assert (done.runs, done.uploads) == (2, 0)
-    assert await keeping.left() == {"r1", "live"}
-    assert keeping.uploads() == {"used"}
-
-
-async def test_what_a_run_refers_to_that_ends_after_all_were_looked_at_stays(
-    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await keeping.run("r1")
-    await keeping.begin("live", f"{keeping.base}/r1/a0/1/raw/file".encode())
-    unscanned = Retained.unscanned
-
-    async def then_end(self: Retained) -> Sequence[FinishedRun]:
-        found = await unscanned(self)
-        if not found:
-            await keeping.end("live")
-        return found
-
-    monkeypatch.setattr(Retained, "unscanned", then_end)
-    assert (await keeping.prune(Bounds(age=DAY / 2))).runs == 0
-    assert await keeping.left() == {"r1", "live"}
-
-
-@pytest.mark.parametrize("length", [3, 60])
-async def test_a_long_chain_of_runs_that_refer_to_each_other_goes_in_one_sweep(
-    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, length: int
-) -> None:
-    for number in range(length):
-        await keeping.run(f"r{number}", f"{keeping.base}/r{number - 1}/a0/1/raw/file".encode() if number else b"")
-    asked, referring = 0, Retained.referring
-
-    async def counted(self: Retained, folder: str) -> Sequence[tuple[RunId, str]]:
-        nonlocal asked
-        asked += 1
-        return await referring(self, folder)
-
-    monkeypatch.setattr(Retained, "referring", counted)
-    done = await keeping.prune(Bounds(age=0))
-    assert (done.runs, done.held) == (length, 0)
-    assert await keeping.left() == set()
-    assert asked < 2 * length
-
-
-async def test_of_a_chain_only_what_nobody_needs_goes(keeping: Keeping) -> None:
-    await keeping.run("r0")
-    await keeping.run("r1", f"{keeping.base}/r0/a0/1/raw/file".encode())
-    await keeping.run("r2", f"{keeping.base}/r1/a0/1/raw/file {keeping.base}/r0/a0/1/raw/file".encode())
-    await keeping.run("r3", f"{keeping.base}/r0/a0/1/raw/file".encode())
-    await keeping.begin("live", f"{keeping.base}/r3/a0/1/raw/file".encode())
-    done = await keeping.prune(Bounds(age=0))
-    assert (done.runs, done.held) == (2, 2)
-    assert await keeping.left() == {"r0", "r3", "live"}
-
-
-async def test_who_is_freed_goes_before_the_younger_where_size_counts(keeping: Keeping) -> None:
-    await keeping.run("r0", b"x" * 10_000)
-    await keeping.run("r1", f"{keeping.base}/r0/a0/1/raw/file".encode() + b"x" * 10_000)
-    await keeping.run("r2", b"x" * 10_000)
-    await keeping.prune(Bounds(size=15_000))
-    assert await keeping.left() == {"r2"}
-
-
 class Stuck(Unavailable):
     """it is stuck."""
 
@@ -476,13 +231,3 @@ class Broken(Folders):
         if folder:
             raise OSError(5, "it broke")
         yield []
-
-
-def test_references_are_read_from_bytes_of_any_kind() -> None:
-    content = b'\x0a\x20/s/p/d/r1/a0/1/outputs.pb*\x05other "s3://b/x/uploads/p/d/k/code.tgz" /s /sother/p /s/p\x00/s//'
-    assert targets(content, ["/s", "s3://b/x"]) == {
-        "/s/p/d/r1/a0/1/outputs.pb*",
-        "s3://b/x/uploads/p/d/k/code.tgz",
-        "/s/p",
-    }
-    assert targets(b"/s/a/b/c/d/e/f/g", ["/s"]) == {"/s/a/b/c/d/e/f"}
