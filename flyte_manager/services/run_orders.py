@@ -42,6 +42,11 @@ class BaseOutside(Invalid):
     """run_base_dir {given!r} lies outside this manager's store: leave it out, or choose a folder below {store}"""
 
 
+class BundleElsewhere(Invalid):
+    """the code bundle {uri} lies outside this manager's store. The SDK remembers for a day where it put code, also
+    when the manager has got a new database since then: run `flyte delete local-cache`, then run again."""
+
+
 class InputsGone(Invalid):
     """the inputs {uri} are not in this manager's store: send them with DataProxyService.UploadInputs first"""
 
@@ -129,9 +134,15 @@ class RunOrders:
                 raise NotGiven(field="task (task_spec or task_id)")
 
     async def _check_bundle(self, args: Sequence[str]) -> None:
-        """The SDK remembers for a day where it put the code; the store may have been emptied meanwhile."""
+        """The SDK remembers for a day where it put the code; the store may have been emptied or replaced meanwhile."""
         for option, uri in itertools.pairwise(args):
-            if option in ("--tgz", "--pkl") and not await self.blobs.exists(uri):
+            if option not in ("--tgz", "--pkl"):
+                continue
+            try:
+                here = await self.blobs.exists(uri)
+            except Invalid as refusal:
+                raise BundleElsewhere(uri=uri) from refusal
+            if not here:
                 raise BundleGone(uri=uri)
 
     async def _base(self, run_spec: run_pb2.RunSpec, run: RunId) -> str:

@@ -236,6 +236,11 @@ def of_run_spec(**run_spec: object) -> Body:
         (of_template(container=None), "unimplemented", "no container"),
         (of_template(container={"args": ["a0", "--tgz", "/etc/passwd"]}), "invalid_argument", "outside"),
         (
+            of_template(container={"args": ["a0", "--tgz", "/old/x.tgz"]}),
+            "invalid_argument",
+            "`flyte delete local-cache`",
+        ),
+        (
             of_template(container={"args": ["true"], "resources": {"requests": [{"name": "CPU", "value": "many"}]}}),
             "invalid_argument",
             "'many'",
