@@ -35,6 +35,9 @@ LIMITED_SAMPLE_SECONDS = 0.25
 DRAIN_SECONDS = 0.5
 NAP_SECONDS = 0.005
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+WORDS_BYTES = 300
+SDK_LOG = b"[flyte] "
+"""in lines by which the SDK tells of itself"""
 NAME = "shepherd"
 _NEVER = float("inf")
 
@@ -98,6 +101,7 @@ class Shepherd:
         self._warm = warm
         self._reason: str | None = None
         self._detail = ""
+        self._last_words = b""
         self._peak_kib = 0
         self._kill_at = _NEVER
         self._deadline = _NEVER
@@ -210,7 +214,7 @@ class Shepherd:
             reason=self._reason,
             cpu_seconds=round(family.ru_utime + family.ru_stime, 6),
             peak_memory=max(self._peak_kib, used.ru_maxrss) << 10,
-            detail=self._detail,
+            detail=self._detail or (self._last_words.decode("utf-8", "replace").strip() if code else ""),
         )
         while True:
             try:
@@ -227,10 +231,10 @@ class Shepherd:
         except BlockingIOError:
             return
         if data:
-            self._log.write(stream, cutter.feed(data))
+            self._write(stream, cutter.feed(data))
             return
         self._poll.unregister(fd)
-        self._log.write(stream, cutter.rest())
+        self._write(stream, cutter.rest())
         del self._pipes[fd]
         os.close(fd)
 
@@ -248,7 +252,14 @@ class Shepherd:
             for fd in ready:
                 self._read(fd)
         for stream, cutter in self._pipes.values():
-            self._log.write(stream, cutter.rest())
+            self._write(stream, cutter.rest())
+
+    def _write(self, stream: bytes, lines: list[bytes]) -> None:
+        """Into the log. The last line of stderr often tells why a process died: a traceback ends with the error."""
+        self._log.write(stream, lines)
+        if stream == frames.ERR:
+            told = (line for line in reversed(lines) if line.strip() and SDK_LOG not in line)
+            self._last_words = next(told, self._last_words)[:WORDS_BYTES]
 
     def _tick(self, now: float) -> None:
         if now >= self._sample_at:

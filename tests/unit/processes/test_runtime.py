@@ -36,6 +36,24 @@ async def test_a_command_runs_and_its_end_is_told(cold: World) -> None:
     assert await cold.output(attempt) == ["hello"]
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo one >&2; echo '  two ' >&2; echo out; exit 3", "two"),
+        ("printf 'no end of line' >&2; exit 3", "no end of line"),
+        ("printf '\\377 broken\\n' >&2; kill -9 $$", "\N{REPLACEMENT CHARACTER} broken"),
+        ("yes x | head -c 1000 | tr -d '\\n' >&2; exit 3", "x" * 300),
+        ("echo words >&2; echo '[flyte] WARNING Flyte runtime completed' >&2; exit 3", "words"),
+        ("echo well >&2; exit 0", ""),
+        ("exit 3", ""),
+    ],
+)
+async def test_the_last_words_of_a_process_that_died_are_told(cold: World, script: str, words: str) -> None:
+    seen = await cold.end(await cold.shell("a0", script))
+    assert seen.exit
+    assert seen.exit.detail == words
+
+
 async def test_the_wake_up_comes_after_the_record(cold: World) -> None:
     attempts = [await cold.shell(f"a{n}", "true") for n in range(10)]
     for attempt in attempts:
