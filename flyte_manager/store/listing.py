@@ -244,7 +244,7 @@ def _ends_with(column: Column, value: str) -> Column:
 _TEXTUAL: dict[Function, Callable[[Column, str], Column]] = {
     # LIKE ignores case in SQLite, so the case-sensitive forms look for the text itself
     Function.CONTAINS: lambda column, value: sa.func.instr(column, value) > 0,
-    Function.CONTAINS_CASE_INSENSITIVE: lambda column, value: column.icontains(value, autoescape=True),
+    Function.CONTAINS_CASE_INSENSITIVE: lambda column, value: column.contains(value, autoescape=True),
     Function.ENDS_WITH: _ends_with,
     Function.NOT_ENDS_WITH: lambda column, value: ~_ends_with(column, value),
 }

@@ -106,6 +106,7 @@ runs = sa.Table(
     sa.Index("runs_by_phase", "project", "domain", "phase", "created_at", "name"),
     sa.Index("runs_by_task", "project", "domain", "task_name", "created_at", "name"),
     sa.Index("runs_by_version", "project", "domain", "task_name", "task_version", "created_at", "name"),
+    sa.Index("runs_by_user", "project", "domain", "created_by_subject", "created_at", "name"),
     sa.Index("runs_by_revision", "revision"),
     sa.Column("kept_bytes", sa.Integer, nullable=True),
     sa.Index("runs_by_end", "ended_at", sqlite_where=sa.text("ended_at IS NOT NULL")),

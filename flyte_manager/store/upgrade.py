@@ -5,6 +5,7 @@ present schema ─▶ nothing, and alembic isn't even imported
 newer, foreign, damaged, not SQLite, not writable ──▶ MigrationsFailed, the file stays as it was
 """
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from sqlalchemy.exc import DBAPIError
 from flyte_manager.domain.errors import Unready
 from flyte_manager.store.faults import meaning
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """All schema revisions, oldest first: the names in migrations/versions."""
+
+log = logging.getLogger(__name__)
 
 
 class MigrationsFailed(Unready):
@@ -75,6 +78,8 @@ def upgrade(connection: sa.Connection, file: Path) -> None:
             cure="give database.sqlite.file a path on a local disk",
         )
     if found != REVISIONS[-1]:
+        if found is not None:
+            log.info("the schema of %s is brought from %s to %s: some 5 s a million runs", file, found, REVISIONS[-1])
         # Alembic takes longer to import than all else at a start takes together: only those pay who need it.
         migrations = import_module("flyte_manager.store.migrations")
         with connection.begin():

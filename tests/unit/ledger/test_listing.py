@@ -115,6 +115,9 @@ async def test_actions_are_filtered_by_type_and_text(listed: Middle) -> None:
         (Filter("run_source", Function.NOT_EQUAL, ["2"]), "r3 r1"),
         (Filter("created_by_subject", Function.EQUAL, ["ada"]), "r2"),
         (Filter("created_by", Function.VALUE_IN, ["ada"]), "r2"),
+        (Filter("created_by", Function.VALUE_IN, ["ada", "bob", "", "ada"]), "r3 r2 r1"),
+        (Filter("created_by", Function.VALUE_IN, ["bob"]), ""),
+        (Filter("created_by", Function.VALUE_IN, []), ""),
         (Filter("created_by", Function.NOT_EXISTS), "r3 r1"),
         (Filter("labels.team", Function.EQUAL, ["red"]), "r2"),
         (Filter("labels.app.io/part.of", Function.EXISTS), "r2"),
@@ -152,6 +155,9 @@ async def test_filters_are_all_kept(listed: Middle) -> None:
     both = (Filter("phase", Function.VALUE_IN, ["5", "6"]), Filter("phase", Function.NOT_EQUAL, ["6"]))
     assert await runs(listed, *both) == ["r1"]
     assert await runs(listed, *both, Filter("name", Function.EQUAL, ["r2"])) == []
+    users = Filter("created_by", Function.VALUE_IN, ["ada", ""])
+    assert await runs(listed, users, Filter("phase", Function.EQUAL, ["6"])) == ["r2"]
+    assert await runs(listed, users, Filter("created_by_subject", Function.VALUE_IN, ["ada", "bob"])) == ["r2"]
 
 
 async def test_updated_at_is_when_a_row_was_written_last(listed: Middle, clock: FakeClock) -> None:
@@ -214,6 +220,7 @@ async def test_an_organisation_has_its_own_runs_and_those_without_one(middle: Mi
         (Filter("name", Function.EQUAL, []), BadValue),
         (Filter("name", Function.EQUAL, ["a", "b"]), BadValue),
         (Filter("name", Function.CONTAINS, ["x" * 1001]), BadValue),
+        (Filter("created_by", Function.VALUE_IN, ["x" * 1001]), BadValue),
         (Filter("duration_ms", Function.ENDS_WITH, ["0"]), BadValue),
         (Filter("run_source", Function.EQUAL, ["NOBODY"]), BadValue),
         (Filter("digest", Function.EQUAL, ["a"]), UnknownField),

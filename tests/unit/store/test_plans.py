@@ -33,7 +33,13 @@ CASES: Sequence[tuple[Scope, Sequence[Filter], str]] = [
     (Scope(PROJECT), [Filter("task_name", Function.EQUAL, ["t"])], "runs_by_task (project=? AND domain=? AND"),
     (Scope(PROJECT, "t", "v"), (), "runs_by_version (project=? AND domain=? AND task_name=? AND task_version=?"),
     (Scope(PROJECT), [Filter("created_at", Function.GREATER_THAN, [DAY])], "domain=? AND created_at>?"),
-    (Scope(PROJECT), [Filter("run_name", Function.CONTAINS, ["x"])], "runs_newest (project=? AND domain=?"),
+    (
+        Scope(PROJECT),
+        [Filter("run_name", Function.CONTAINS, ["x"])],
+        "COVERING INDEX runs_newest (project=? AND domain=?",
+    ),
+    (Scope(PROJECT), [Filter("created_by", Function.EQUAL, ["u"])], "runs_by_user (project=? AND domain=? AND"),
+    (Scope(PROJECT), [Filter("created_by", Function.VALUE_IN, ["u", "v"])], "runs_by_user (project=? AND domain=? AND"),
 ]
 
 

@@ -104,6 +104,30 @@ def test_a_database_of_the_present_schema_opens_without_alembic(file: Path) -> N
     subprocess.run([sys.executable, "-c", program, str(file)], check=True, env=environment, timeout=60)
 
 
+def test_a_database_of_an_older_version_keeps_its_rows_and_the_log_says_what_takes_time(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = sa.create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        migrations.run(connection, "0005")
+    engine.dispose()
+    run_sql(
+        file,
+        "INSERT INTO runs (project, domain, name, created_at, created_by_subject)"
+        " VALUES ('flytesnacks', 'development', 'r1', '2026-11-23T09:00:00.000000Z', 'ada')",
+    )
+    with caplog.at_level("INFO", "flyte_manager.store.upgrade"):
+        open_and_close(file)
+        open_and_close(file)
+    told = [record.getMessage() for record in caplog.records if record.name == "flyte_manager.store.upgrade"]
+    assert told == [f"the schema of {file} is brought from 0005 to {REVISIONS[-1]}: some 5 s a million runs"]
+    opened = sqlite3.connect(file)
+    of_ada = "FROM runs WHERE project = 'flytesnacks' AND domain = 'development' AND created_by_subject = 'ada'"
+    assert opened.execute(f"SELECT name {of_ada}").fetchall() == [("r1",)]
+    assert "runs_by_user" in str(opened.execute(f"EXPLAIN QUERY PLAN SELECT name {of_ada}").fetchall())
+    opened.close()
+
+
 def test_a_failing_migration_leaves_the_file_as_it_was(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def half(connection: sa.Connection) -> None:
         migrations_run(connection)
