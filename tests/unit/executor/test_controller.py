@@ -104,6 +104,7 @@ async def test_news_pass_a_thousand_that_wait_and_leave_them_every_fourth_turn(m
             controller.enqueue(f"news {number}")
         await until(lambda: len(turns) == 1009)
     assert turns[:3] == ["999", "news 0", "news 1"]
+    assert [turns[number] for number in (3, 7, 11)] == ["0", "1", "2"]
     assert set(turns[:13]) == {"999", *(f"news {number}" for number in range(9)), "0", "1", "2"}
     assert turns[13:] == [str(number) for number in range(3, 999)]
 

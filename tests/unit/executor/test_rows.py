@@ -2,6 +2,7 @@
 
 import pytest
 
+from flyte_manager.domain.actions import Action
 from flyte_manager.domain.errors import UnknownAction
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.lifecycle import NO_RETRIES
@@ -83,6 +84,22 @@ async def test_a_listing_brings_what_nobody_told_and_no_row_that_is_unknown(
     assert (await rows.get(CHILD)).state == '{"a":1}'
     with pytest.raises(AssertionError, match="was read"):
         await later.get(CHILD)
+
+
+async def test_a_row_of_before_that_is_told_or_listed_late_changes_nothing(
+    middle: Middle, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await middle.action(CHILD)
+    await rows.get(CHILD)
+    await middle.ledger.abort_action(CHILD, "enough")
+
+    async def listed() -> list[Action]:
+        return [before]
+
+    monkeypatch.setattr(middle.reader, "live", listed)
+    await rows.live()
+    rows._changed(before)
+    assert (await rows.get(CHILD)).phase is Phase.ABORTED
 
 
 async def test_an_action_without_row_is_unknown(rows: Rows) -> None:
