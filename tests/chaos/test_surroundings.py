@@ -80,6 +80,7 @@ def test_on_a_full_disk_requests_are_refused_in_words_and_all_goes_on_when_there
 
         filler.unlink()
         until(manager, "during", "SUCCEEDED")
+        assert manager.rows("SELECT attempt FROM actions WHERE run = 'during'") == [(1,)]  # its end waited for room
         create(manager, "after", "true").raise_for_status()
         until(manager, "after", "SUCCEEDED")
         kept = [f"refused{number}" for number, answer in enumerate(answers) if answer.status_code == httpx.codes.OK]
@@ -135,6 +136,7 @@ def test_while_its_database_can_not_be_written_it_says_so_and_goes_on_by_itself_
         resource.prlimit(manager.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert readiness(manager)[0] == httpx.codes.OK
         until(manager, "during", "SUCCEEDED")
+        assert manager.rows("SELECT attempt FROM actions WHERE run = 'during'") == [(1,)]  # its end waited for room
         create(manager, "after", "true").raise_for_status()
         until(manager, "after", "SUCCEEDED")
         assert sorted(manager.rows("SELECT name FROM runs")) == [("after",), ("during",)]
@@ -153,6 +155,7 @@ def test_without_file_descriptors_it_waits_for_some_and_loses_nothing(tmp_path: 
             assert manager.process is not None
             assert manager.process.poll() is None
         until(manager, "during", "SUCCEEDED")
+        assert manager.rows("SELECT attempt FROM actions WHERE run = 'during'") == [(1,)]  # its end waited for room
         create(manager, "after", "true").raise_for_status()
         until(manager, "after", "SUCCEEDED")
         assert len(manager.last_log) < 100_000
