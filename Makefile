@@ -77,6 +77,12 @@ $(VENV)/.compiled: $(VENV)/.installed $(SOURCES)
 	@$(PY) -m compileall -q flyte_manager
 	@touch $@
 
+# An environment holds the path at which it was made: in a folder that was moved or copied it is made anew.
+MOVED := $(shell [ ! -f bin/flyte-manager ] || grep -qF '"$(CURDIR)/$(VENV)/' bin/flyte-manager || echo moved)
+ifdef MOVED
+.PHONY: $(VENV)/.installed
+endif
+
 # A candidate is asked for its version, because a command of that name may exist and not work.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@set -e; for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \

@@ -83,7 +83,12 @@ KEYS: Sequence[Key] = (
     Key("manager.kubernetes.nodeLostSeconds", kinds.SECONDS, 300, "After which a pod on a lost node is given up."),
     Key("manager.kubernetes.keepSeconds", kinds.SECONDS, 3600, "How long finished TaskActions and their pods stay."),
     Key("manager.kubernetes.keepCount", kinds.COUNT, 10000, "How many finished TaskActions stay at most."),
-    Key("manager.kubernetes.qps", kinds.SECONDS, 500, "Requests a second to the Kubernetes API, on the average."),
+    Key(
+        "manager.kubernetes.qps",
+        kinds.RATE,
+        500,
+        "Requests a second to the Kubernetes API, on the average; 0 = no limit.",
+    ),
     Key("manager.kubernetes.burst", kinds.COUNT, 1000, "Requests that may follow each other at once."),
     Key("runs.domains", kinds.DOMAINS, ["development", "staging", "production"], "The domains of every project."),
     Key(

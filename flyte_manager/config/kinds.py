@@ -195,6 +195,7 @@ TEXTS = Kind("list of texts", "a list of texts, such as [regcred]", _read_texts,
 SECRET = Kind("secret text", "a text (in quotes if it looks like a number)", _read_text, str, secret=True)
 COUNT = Kind("whole number", "a whole number, without quotes", _whole(0, 10**9), int)
 SECONDS = Kind("seconds", "a number of seconds, such as 180 or 0.5, without quotes", _read_number, float)
+RATE = Kind("number", "a number, such as 500, without quotes (0 = no limit)", _read_number, float)
 TIME = Kind("time", "a time such as 90 (seconds), 30m, 8h or 7d (0 = no bound)", _read_time, str)
 OBJECT = Kind(
     "object", "keys of its own, such as {spec: {nodeSelector: {disk: ssd}}}", _read_mapping, _parse_yaml, nested=True
