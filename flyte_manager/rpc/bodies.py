@@ -14,9 +14,11 @@ COMPRESSED = 1
 
 
 class Body(Protocol):
-    """Raises a ConnectError for what is too large."""
+    """Raises a ConnectError for what is too large, or ends in the middle of a message."""
 
     def feed(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
 
 
 class Whole:
@@ -32,6 +34,9 @@ class Whole:
         self._read += len(data)
         if self._read > self._limit:
             raise ConnectError(Code.RESOURCE_EXHAUSTED, too_large(self._limit))
+
+    def end(self) -> None:
+        return
 
 
 class Framed:
@@ -59,6 +64,10 @@ class Framed:
             self._left = int.from_bytes(self._head[1:], "big") - skipped
             self._head.clear()
             position += skipped
+
+    def end(self) -> None:
+        if self._head or self._left:
+            raise ConnectError(Code.INVALID_ARGUMENT, "the last message was cut off before its end")
 
     def _check(self, head: bytearray) -> None:
         if int.from_bytes(head[1:], "big") > self._limit:

@@ -111,6 +111,7 @@ class GuardedCall:
         self._body.feed(message.get("body", b""))
         if not message.get("more_body", False):
             self._whole = True
+            self._body.end()
             self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._watch_from_now)
         return message
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -236,6 +237,14 @@ async def test_connect_streams_the_same_over_http_1(served: Served) -> None:
     assert found[-1] == (2, b"{}")
 
 
+async def test_a_stream_whose_last_message_is_cut_off_does_not_end_as_if_all_was_well(served: Served) -> None:
+    message = named("a").SerializeToString()
+    body = struct.pack(">BI", 0, len(message)) + message
+    reply = await served.post(GET, body + body[:-1], content_type="application/connect+proto")
+    flags, told = frames_of(reply.content)[-1]
+    assert (flags, json.loads(told)["error"]["code"]) == (2, "invalid_argument")
+
+
 async def test_a_stream_in_both_directions_ends_with_the_manager_and_with_its_client(
     served: Served, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -285,6 +294,8 @@ async def test_a_packed_message_that_expands_beyond_the_limit_is_refused(served:
         (struct.pack(">BI", 1, 3) + b"abc", "identity", "3"),
         (struct.pack(">BI", 1, 3) + b"abc", "gzip", "3"),
         (struct.pack(">BI", 0, 3) + b"\xff\xff\xff", "identity", "3"),
+        (struct.pack(">BI", 0, 3) + b"ab", "identity", "3"),
+        (struct.pack(">BI", 0, 3)[:4], "identity", "3"),
         (struct.pack(">BI", 0, 0), "snappy", "12"),
     ],
 )
