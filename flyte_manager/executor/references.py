@@ -7,6 +7,7 @@ of all else                Others: looked at when a sweep begins, and what chang
 
 import asyncio
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from flyte_manager.domain.ids import ROOT, RunId
@@ -66,6 +67,8 @@ class Others:
     """What live runs, task specs and, unless it may forget, the cache refer to; whatever was here once, stays."""
 
     looking: Looking
+    ignored: AbstractSet[int] = frozenset()
+    """numbers of task specs that are about to go"""
     _found: References = field(default_factory=References)
     _revision: int = 0
     _spec: int = 0
@@ -107,7 +110,7 @@ class Others:
 
     async def _read_specs(self) -> None:
         while page := await self.looking.retained.specs(self._spec):
-            self._found.add(self.looking.targets(*(spec for _, spec in page)))
+            self._found.add(self.looking.targets(*(spec for number, spec in page if number not in self.ignored)))
             self._spec = page[-1][0]
 
 

@@ -8,6 +8,7 @@ delete   run by run (ledger/retention.py), rows first, then folders; then task s
 
 import logging
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -72,7 +73,8 @@ class Retention:
         done.held = choice.held
         if not dry:
             await self.retained.forget_specs()
-        await self._prune_uploads(bounds, done, dry=dry)
+        others = await self._others(bounds, await self.retained.specs_without(choice.gone) if dry else frozenset())
+        await self._prune_uploads(others, choice.gone, done, dry=dry)
         return done
 
     async def _delete(self, run: FinishedRun, bounds: Bounds, done: Pruned) -> bool:
@@ -112,12 +114,13 @@ class Retention:
                 if count % 1000 == 0:
                     tell(f"{count} runs are looked at")
 
-    async def _referred(self, upload: str) -> bool:
-        """Whether a finished run refers to it."""
-        return reached(upload, (target for _, target in await self.retained.referring(upload)))
+    async def _referred(self, upload: str, gone: AbstractSet[RunId]) -> bool:
+        """Whether a finished run that stays refers to it."""
+        found = await self.retained.referring(upload)
+        return reached(upload, (target for source, target in found if source not in gone))
 
-    async def _others(self, bounds: Bounds) -> Others:
-        others = Others(self._looking)
+    async def _others(self, bounds: Bounds, ignored_specs: AbstractSet[int] = frozenset()) -> Others:
+        others = Others(self._looking, ignored_specs)
         await others.begin(cached=bounds.cached)
         return others
 
@@ -125,9 +128,8 @@ class Retention:
     def _looking(self) -> Looking:
         return Looking(self.retained, self.stores, self.attempts)
 
-    async def _prune_uploads(self, bounds: Bounds, done: Pruned, *, dry: bool) -> None:
-        """Uploads that nothing refers to, and that nobody has used for a while."""
-        others = await self._others(bounds)
+    async def _prune_uploads(self, others: Others, gone: AbstractSet[RunId], done: Pruned, *, dry: bool) -> None:
+        """Uploads that nothing refers to which stays, and that nobody has used for a while."""
         for store in self.stores:
             folders = [f"{store.root}/uploads"]
             for project in await self.retained.projects():
@@ -135,7 +137,7 @@ class Retention:
             for folder in folders:
                 for upload, size, used_at in await _uploads(store, folder):
                     old = (self.clock() - used_at).total_seconds() > UPLOAD_SECONDS
-                    if not old or await others.cover(upload) or await self._referred(upload):
+                    if not old or await others.cover(upload) or await self._referred(upload, gone):
                         continue
                     if not dry and not await self._remove_upload(store, upload, done):
                         continue

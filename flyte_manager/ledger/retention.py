@@ -6,7 +6,7 @@ forget   its actions, attempts and references, some at a time
 finish   the row in prunings goes
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from flyte_manager.domain.ids import ActionId, RunId
@@ -107,6 +107,10 @@ class Retained:
 
     async def finish(self, run: RunId) -> None:
         await self._database.write(lambda tx: retention.finish(tx, run))
+
+    async def specs_without(self, gone: Collection[RunId]) -> set[int]:
+        """Numbers of the task specs that `forget_specs` would delete if these runs were gone."""
+        return await self._database.read(lambda connection: retention.specs_without(connection, gone))
 
     async def forget_specs(self) -> int:
         """Deletes task specs that nothing names any more."""

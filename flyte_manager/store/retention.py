@@ -1,6 +1,6 @@
 """Rows of tables run_references and prunings, and what retention asks of runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -183,6 +183,16 @@ def unused_specs(connection: sa.Connection) -> tuple[int, list[str]]:
     named = sa.union(sa.select(actions.c.spec_digest), sa.select(tasks.c.spec_digest))
     found = sa.select(task_specs.c.digest).where(task_specs.c.digest.not_in(named))
     return revision, list(connection.execute(found).scalars())
+
+
+def specs_without(connection: sa.Connection, gone: Collection[RunId]) -> set[int]:
+    """Numbers of the task specs that no row would name if these runs were gone."""
+    names = (actions.c.project, actions.c.domain, actions.c.run, actions.c.spec_digest)
+    rows = connection.execute(sa.select(*names).distinct())
+    named = {row.spec_digest for row in rows if RunId(row.project, row.domain, row.run) not in gone}
+    named.update(connection.execute(sa.select(tasks.c.spec_digest)).scalars())
+    numbers = connection.execute(sa.select(sa.literal_column("rowid", sa.Integer), task_specs.c.digest))
+    return {row.rowid for row in numbers if row.digest not in named}
 
 
 def delete_specs(tx: Transaction, digests: Sequence[str], since: int) -> int:

@@ -63,6 +63,23 @@ async def test_a_dry_run_counts_the_same_and_deletes_nothing(keeping: Keeping) -
     assert (dry.runs, dry.rows, dry.uploads) == (2, 6, 1)
 
 
+async def test_a_dry_run_counts_uploads_that_go_with_the_last_run_that_refers_to_them(keeping: Keeping) -> None:
+    both, old, kept = [await keeping.upload(name, age=30 * DAY) for name in ("both", "old", "kept")]
+    data = await keeping.upload("data", age=30 * DAY)
+    await keeping.begin("r1", data.encode(), code=old)
+    await keeping.end("r1")
+    await keeping.begin("r2", code=both)
+    await keeping.end("r2")
+    keeping.clock.advance(20 * DAY)
+    await keeping.begin("r3", both.encode(), code=kept)
+    await keeping.end("r3")
+    dry = await keeping.prune(dry=True)
+    assert keeping.uploads() == {"both", "old", "kept", "data"}
+    assert await keeping.prune() == dry
+    assert (dry.runs, dry.uploads) == (2, 2)
+    assert keeping.uploads() == {"both", "kept"}
+
+
 async def test_the_oldest_go_until_the_rest_is_small_enough(keeping: Keeping) -> None:
     for number in range(5):
         await keeping.run(f"r{number}", b"x" * 10_000)
