@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,6 +115,32 @@ async def test_a_new_manager_ends_what_lives_of_an_attempt_without_a_folder(cold
     async with world(tmp_path / "attempts") as other:
         assert (await other.processes.observe(attempt, begun=True)).presence is Presence.VANISHED
     await eventually(lambda: not is_alive(int((tmp_path / "pid").read_text())))
+
+
+async def test_the_end_is_told_of_an_attempt_whose_shepherds_pid_is_another_process_now(cold: World) -> None:
+    attempt = attempt_id()
+    cold.folder(attempt).mkdir(parents=True)
+    lock = disk.open_lock(str(cold.folder(attempt)))
+    disk.write_mark(lock, disk.Mark(os.getpid(), linux.birth(os.getpid()) + 1, 0.0))
+    os.close(lock)
+    await cold.shell("a0", "true")
+    assert (await cold.end(attempt)).presence is Presence.VANISHED
+
+
+WITHOUT_FORKS = """
+import os, sys
+from flyte_manager.processes import folder, shepherd
+def fails():
+    raise BlockingIOError("no process is left")
+os.fork = fails
+shepherd.Shepherd(folder.Order(sys.argv[1], ["true"], {}, program="/bin/true"), None).start()
+"""
+
+
+def test_an_attempt_whose_fork_failed_may_be_started_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_FORKS, str(tmp_path)]
+    assert "no process is left" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert (tmp_path / disk.LOCK).read_bytes() == b""
 
 
 async def test_a_second_launch_starts_nothing(cold: World, tmp_path: Path) -> None:
