@@ -18,8 +18,8 @@ from flyte_manager.ledger.retention import Retained
 READ_LIMIT = 64 << 20
 """Bytes of inputs and outputs in which references are looked for."""
 
-AT_ONCE = 20
-"""such files"""
+AT_ONCE = 4
+"""actions whose files are read: each may have as much"""
 
 NAMED = ("/inputs.pb", "/outputs.pb")
 
