@@ -25,7 +25,7 @@ from flyte_manager.services.dataproxy import DataProxyService
 from flyte_manager.services.latest import Latest
 from flyte_manager.services.run_orders import RunOrders
 from flyte_manager.store.run_lists import Scope
-from flyte_manager.wire import groups, ids, listing, places, runs
+from flyte_manager.wire import groups, ids, listing, runs
 from flyte_manager.wire.conditions import answer
 from flyte_manager.wire.data import inputs_file, outputs_file
 from flyte_manager.wire.enriched import Enriched
@@ -177,10 +177,10 @@ class RunService(run_service_connect.RunService):
         self, request: pb.GetActionLogContextRequest, _ctx: Context
     ) -> pb.GetActionLogContextResponse:
         attempt = await self._reader.attempt(ids.action_id(request.action_id), request.attempt)
-        context = places.log_context(attempt)
-        if context is None:
+        shown = runs.attempt(attempt, (), self._platform)
+        if not shown.HasField("log_context"):
             raise NoLogYet(attempt=attempt.id, phase=attempt.phase.name)
-        response = pb.GetActionLogContextResponse(log_context=context, cluster=self._platform.cluster)
+        response = pb.GetActionLogContextResponse(log_context=shown.log_context, cluster=shown.cluster)
         if attempt.started_at:
             response.start_time.CopyFrom(timestamp(attempt.started_at))
         if attempt.ended_at:

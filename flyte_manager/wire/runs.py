@@ -66,7 +66,7 @@ def action_details(history: ActionHistory, *, run: Run | None = None, platform: 
     record = history.action
     details = pb.ActionDetails()
     show_action(ShownAction.of(record), details, run=run)
-    details.attempts.extend(_attempt(each, events_of(record, each), platform) for each in history.attempts)
+    details.attempts.extend(attempt(each, events_of(record, each), platform) for each in history.attempts)
     if record.failure and record.final:
         details.error_info.CopyFrom(_error(record.failure))
         if details.attempts and details.attempts[-1].HasField("error_info"):  # more may have been told of it afterwards
@@ -129,8 +129,8 @@ def _show_status(record: ShownAction, status: pb.ActionStatus) -> None:
         status.duration_ms = duration
 
 
-def _attempt(record: Attempt, events: Sequence[Event], platform: Platform) -> pb.ActionAttempt:
-    attempt = pb.ActionAttempt(
+def attempt(record: Attempt, events: Sequence[Event], platform: Platform) -> pb.ActionAttempt:
+    shown = pb.ActionAttempt(
         phase=phase_proto(record.phase),
         attempt=record.id.number,
         outputs=common_pb2.OutputReferences(output_uri=record.output_uri, report_uri=record.report_uri),
@@ -141,23 +141,23 @@ def _attempt(record: Attempt, events: Sequence[Event], platform: Platform) -> pb
         cache_status=status_proto(record.cache_status),
     )
     if record.cache_source:
-        source = attempt.cache_metadata.source_action_attempt
+        source = shown.cache_metadata.source_action_attempt
         source.action_id.CopyFrom(action_proto(record.cache_source.action))
         source.attempt = record.cache_source.number
-    attempt.start_time.CopyFrom(timestamp(record.started_at or record.created_at))
+    shown.start_time.CopyFrom(timestamp(record.started_at or record.created_at))
     if record.ended_at:
-        attempt.end_time.CopyFrom(timestamp(record.ended_at))
+        shown.end_time.CopyFrom(timestamp(record.ended_at))
     if record.failure:
-        attempt.error_info.CopyFrom(_error(record.failure))
-    told.show(record, attempt)
+        shown.error_info.CopyFrom(_error(record.failure))
+    told.show(record, shown)
     for number, each in enumerate(record.transitions):
-        transition = attempt.phase_transitions.add(phase=phase_proto(each.phase), start_time=timestamp(each.at))
+        transition = shown.phase_transitions.add(phase=phase_proto(each.phase), start_time=timestamp(each.at))
         following = record.transitions[number + 1 : number + 2]
         if following:
             transition.end_time.CopyFrom(timestamp(following[0].at))
         elif each.phase.final:
             transition.end_time.CopyFrom(transition.start_time)  # as the proto says of final phases
-    return attempt
+    return shown
 
 
 def cluster_event(event: Event) -> pb.ClusterEvent:

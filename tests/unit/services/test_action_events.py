@@ -73,6 +73,7 @@ async def test_logs_cluster_and_warnings_of_all_events_are_shown_the_latest_of_e
     second.log_context.primary_pod_name = "p"
     pod = second.log_context.pods.add(namespace="n", pod_name="p", primary_container_name="main")
     pod.containers.add(container_name="main")
+    second.log_context.connector.endpoint = "connector:8000"
     second.cache_status = catalog_pb2.CACHE_MISS
     assert await keep(flows, first, second, second) == code_pb2.OK
     (attempt,) = await attempts(flows)
@@ -82,6 +83,9 @@ async def test_logs_cluster_and_warnings_of_all_events_are_shown_the_latest_of_e
     ]
     assert (attempt.cluster, attempt.cache_status, attempt.logs_available) == ("c2", 1, True)
     assert [each.pod_name for each in attempt.log_context.pods] == ["p"]
+    asked = run_service_pb2.GetActionLogContextRequest(action_id=named(), attempt=1)
+    context = await flows.runs.get_action_log_context(asked)
+    assert (context.log_context, context.cluster) == (attempt.log_context, attempt.cluster)
     (kept,) = attempt.cluster_events
     assert (kept.reason, kept.source_component, kept.count) == ("FailedScheduling", "scheduler", 7)
     assert kept.type == definition.ClusterEvent.TYPE_WARNING
