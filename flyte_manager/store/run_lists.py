@@ -160,7 +160,7 @@ def _scoped(scope: Scope, *, few: bool = False) -> "sa.Select[Any]":
     if scope.paused:
         statement = statement.where(ROW_OF_RUN.in_(_WAITING))
     if scope.org:
-        statement = statement.where(runs.c.org.in_(("", scope.org)))
+        statement = statement.where(sa.or_(runs.c.org == "", runs.c.org == scope.org))  # a Prepared can't have IN
     return statement
 
 

@@ -130,6 +130,19 @@ async def test_a_watch_tells_the_runs_of_its_target_only(flows: Flows) -> None:
             assert {name for name, _ in seen.runs} == told, target
 
 
+async def test_a_watch_tells_what_changes_whatever_its_target_is(flows: Flows) -> None:
+    task = task_definition_pb2.TaskIdentifier(project="flytesnacks", domain="development", name="hello.main")
+    here = identifier_pb2.ClusterIdentifier(name="here")
+    await flows.create("r1")
+    for number, target in enumerate(
+        ({"project_id": PROJECT}, {"task_id": task}, {"org": "acme"}, {"cluster_id": here}), start=2
+    ):
+        async with watching(flows, **target) as seen:
+            await seen.until(number - 1)
+            await flows.create(f"r{number}")
+            assert (await seen.until(number))[-1] == (f"r{number}", Phase.QUEUED), target
+
+
 async def test_a_watch_without_a_target_or_of_what_is_not_here_is_refused(flows: Flows) -> None:
     async def first(**target: Any) -> None:
         async with watching(flows, **target) as seen:
