@@ -134,9 +134,8 @@ async def test_a_watch_tells_what_changes_whatever_its_target_is(flows: Flows) -
     task = task_definition_pb2.TaskIdentifier(project="flytesnacks", domain="development", name="hello.main")
     here = identifier_pb2.ClusterIdentifier(name="here")
     await flows.create("r1")
-    for number, target in enumerate(
-        ({"project_id": PROJECT}, {"task_id": task}, {"org": "acme"}, {"cluster_id": here}), start=2
-    ):
+    targets: list[dict[str, Any]] = [{"project_id": PROJECT}, {"task_id": task}, {"org": "acme"}, {"cluster_id": here}]
+    for number, target in enumerate(targets, start=2):
         async with watching(flows, **target) as seen:
             await seen.until(number - 1)
             await flows.create(f"r{number}")
