@@ -1,6 +1,9 @@
 """Which finished runs go, and what goes with them: on a real database and real folders, under a fake clock."""
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,14 +20,16 @@ from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
 from flyte_manager.domain.ports import Stored
 from flyte_manager.domain.retention import Bounds
+from flyte_manager.executor import sweeper
 from flyte_manager.executor.sweeper import Sweeper
 from flyte_manager.keeping import retention_of
 from flyte_manager.ledger.ledger import BeingDeleted
 from flyte_manager.ledger.retention import Retained
 from flyte_manager.store import cache, tasks
+from flyte_manager.store.retention import delete_specs, unused_specs
 from flyte_manager.store.runs import mirror
 from flyte_manager.wire.orders import spec_digest
-from tests.fakes.orders import action_id, new_task, run_id, task_spec
+from tests.fakes.orders import action_id, new_run, new_task, run_id, task_spec
 from tests.unit.executor.keeping import DAY, Keeping
 from tests.unit.executor.keeping import keeping as keeping
 
@@ -211,6 +216,59 @@ async def test_the_sweeper_prunes_and_survives_what_goes_wrong(
     await Sweeper(broken, Bounds(age=0), every=60, may_work=lambda: True).sweep()
     assert "finished runs stay for now: [Errno 5] it broke" in caplog.text
     assert await keeping.left() == {"r2"}
+
+
+async def test_a_manager_that_may_not_work_sweeps_nothing(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "FIRST_SECONDS", 0)
+    asked = asyncio.Semaphore(0)
+
+    def may_work() -> bool:
+        asked.release()
+        return False
+
+    await keeping.run("r1")
+    sweeping = asyncio.create_task(Sweeper(keeping.retention, Bounds(age=0), every=0.001, may_work=may_work).run())
+    for _ in range(3):
+        await asyncio.wait_for(asked.acquire(), 10)
+    sweeping.cancel()
+    await asyncio.wait([sweeping])
+    assert await keeping.left() == {"r1"}
+
+
+async def test_a_folder_that_a_run_shares_with_others_stays(keeping: Keeping) -> None:
+    """run_base_dir may name any folder in the store."""
+    shared = f"{keeping.base}/shared"
+    order = replace(new_run("r1"), base_uri=shared, input_uri="")
+    await keeping.middle.ledger.create_run(order)
+    await keeping.middle.blobs.write(f"{shared}/of_another", b"x")
+    await keeping.end("r1")
+    keeping.clock.advance(20 * DAY)
+    assert (await keeping.prune()).runs == 1
+    assert await keeping.middle.blobs.read(f"{shared}/of_another") == b"x"
+
+
+async def test_a_spec_that_somebody_names_meanwhile_stays(keeping: Keeping) -> None:
+    await keeping.run("r1")
+    digest = (await keeping.middle.action(action_id("a0", "r1"))).spec_digest
+    keeping.clock.advance(20 * DAY)
+    await keeping.prune(dry=True)
+    assert keeping.rows("task_specs") == 1
+    retained = Retained(keeping.middle.database)
+    await retained.begin(run_id("r1"), cached=False)
+    await retained.forget(run_id("r1"))
+    since, digests = await keeping.middle.database.read(unused_specs)
+    assert digests == [digest]
+    await keeping.begin("r2")
+    assert await keeping.middle.database.write(lambda tx: delete_specs(tx, digests, since)) == 0
+    assert keeping.rows("task_specs") == 1
+
+
+async def test_a_run_of_which_something_lives_is_not_deleted(keeping: Keeping) -> None:
+    """However that came to be: the executor still works for it."""
+    await keeping.run("r1")
+    with closing(sqlite3.connect(keeping.folder / "flyte.db")) as connection, connection:
+        connection.execute("UPDATE actions SET ended_at = NULL")
+    assert not await Retained(keeping.middle.database).begin(run_id("r1"), cached=False)
 
 
 class Stuck(Unavailable):
