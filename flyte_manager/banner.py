@@ -1,6 +1,7 @@
 """What a started manager prints: where it listens, where its data lie, where tasks run and why, and what to do next."""
 
 import ipaddress
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ def _forward(facts: Facts) -> Sequence[str]:
 def _of_processes(facts: Facts) -> Sequence[tuple[str, str]]:
     sdk = f"flyte {facts.sdk_version}, {facts.start}"
     if not facts.sdk_version:
-        sdk = f"no flyte: run `{facts.interpreter} -m pip install flyte`, or set embedded.python, and start again"
+        command = f"{shlex.quote(str(facts.interpreter))} -m pip install flyte"
+        sdk = f"no flyte: run `{command}`, or set embedded.python, and start again"
     return (("Tasks", f"{facts.interpreter}, {sdk}"),)
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -211,7 +212,7 @@ def check_tasks(embedded: EmbeddedSettings, machine: Machine) -> Iterator[Findin
         yield Finding("tasks", "bad", str(refusal))
         return
     if found.sdk_version is None:
-        cure = f"run `{found.python} -m pip install flyte`, or set embedded.python"
+        cure = f"run `{shlex.quote(str(found.python))} -m pip install flyte`, or set embedded.python"
         yield Finding("tasks", "bad", f"{found.python} ({found.source}) has no Flyte SDK: {cure}")
         return
     yield Finding("tasks", "ok", f"{found.python} ({found.source}), flyte {found.sdk_version}")

@@ -5,6 +5,7 @@ it is written in place.
 """
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -137,7 +138,8 @@ def install_into(interpreter: str) -> Callable[[str], str]:
     def advice(package: str) -> str:
         return (
             f"the tasks run in {interpreter}, which lacks it (images are not built here). Add it with "
-            f"`{interpreter} -m pip install {package}`, or start the manager in an environment that has it"
+            f"`{shlex.quote(interpreter)} -m pip install {package}` (its package may be called otherwise), or start "
+            "the manager in an environment that has it. A module of your own comes with `flyte run --copy-style all`"
         )
 
     return advice
@@ -147,7 +149,8 @@ def add_to_image(package: str) -> str:
     """The advice where tasks run in images."""
     return (
         f"the task's image lacks it. Name one that has {package}, or add it to the image: "
-        f'flyte.Image.from_debian_base().with_pip_packages("{package}"), built and pushed by the SDK\'s local builder'
+        f'flyte.Image.from_debian_base().with_pip_packages("{package}"), built and pushed by the SDK\'s local builder. '
+        "A module of your own comes with `flyte run --copy-style all`"
     )
 
 

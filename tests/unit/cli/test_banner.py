@@ -124,6 +124,8 @@ def test_tasks_without_an_sdk_are_told_of() -> None:
     told = banner(replace(FACTS, sdk_version=None, start="cold: warm starts are switched off"))
     assert f"no flyte: run `{FACTS.interpreter} -m pip install flyte`, or set embedded.python" in told
     assert "cold" not in told
+    told = banner(replace(FACTS, sdk_version=None, interpreter=Path("/my files/bin/python")))
+    assert "run `'/my files/bin/python' -m pip install flyte`" in told
 
 
 def test_the_line_names_a_domain_that_there_is() -> None:

@@ -7,6 +7,7 @@ import pytest
 from flyte_manager.blobs.directory import Directory
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
+from flyte_manager.executor.outcome import install_into
 from tests.fakes.middle import Middle
 from tests.fakes.orders import action_id, new_run, task_spec
 
@@ -100,3 +101,9 @@ async def test_a_report_that_leads_out_of_the_store_is_none(middle: Middle, tmp_
     await middle.reconciler.reconcile(ROOT)
     (attempt,) = await middle.attempts(ROOT)
     assert (attempt.phase, attempt.report_uri) == (Phase.SUCCEEDED, "")
+
+
+def test_the_advice_for_a_missing_module_can_be_pasted_into_a_shell() -> None:
+    advice = install_into("/my files/bin/python")("numpy")
+    assert "`'/my files/bin/python' -m pip install numpy`" in advice
+    assert "`flyte run --copy-style all`" in advice
