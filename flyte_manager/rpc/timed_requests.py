@@ -69,6 +69,8 @@ class TimedRequests(HttpToolsProtocol):
 
     def _look(self) -> None:
         self._timer = None
+        if self.transport.is_closing():
+            return
         if self._has_time():
             self._start_timer()
         elif self._in_head:
