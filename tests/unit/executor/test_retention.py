@@ -251,11 +251,10 @@ async def test_a_spec_that_somebody_names_meanwhile_stays(keeping: Keeping) -> N
     await keeping.run("r1")
     digest = (await keeping.middle.action(action_id("a0", "r1"))).spec_digest
     keeping.clock.advance(20 * DAY)
-    await keeping.prune(dry=True)
-    assert keeping.rows("task_specs") == 1
     retained = Retained(keeping.middle.database)
     await retained.begin(run_id("r1"), cached=False)
     await retained.forget(run_id("r1"))
+    await keeping.prune(dry=True)
     since, digests = await keeping.middle.database.read(unused_specs)
     assert digests == [digest]
     await keeping.begin("r2")
