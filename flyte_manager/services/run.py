@@ -38,7 +38,7 @@ class NoLogYet(Unready):
 
 
 class UnknownCluster(Missing):
-    """cluster {name!r} is not here: all runs of this manager are on cluster {known!r}; watch by project instead."""
+    """cluster {name!r} is not here: {known}; watch by project instead."""
 
 
 class RunService(run_service_connect.RunService):
@@ -203,7 +203,9 @@ class RunService(run_service_connect.RunService):
                 return Scope(_project(name.project, name.domain), name.name, name.version)
             case "cluster_id":
                 if request.cluster_id.name != self._platform.cluster:
-                    raise UnknownCluster(name=request.cluster_id.name[:80], known=self._platform.cluster)
+                    ours = self._platform.cluster
+                    known = f"all runs of this manager are on cluster {ours!r}" if ours else "there is no cluster"
+                    raise UnknownCluster(name=request.cluster_id.name[:80], known=known)
                 return Scope()
             case "org":
                 return Scope(org=request.org)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from connectrpc.code import Code
 from flyteidl2.actions import actions_service_pb2
-from flyteidl2.common import list_pb2, phase_pb2
+from flyteidl2.common import identifier_pb2, list_pb2, phase_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2, task_service_pb2
 from flyteidl2.workflow import queue_service_pb2
 from flyteidl2.workflow import run_service_pb2 as pb
@@ -143,6 +143,12 @@ async def test_a_watch_of_the_run_ends_with_it(flows: Flows) -> None:
     async with asyncio.timeout(10):
         seen = [each async for each in flows.runs.watch_run_details(pb.WatchRunDetailsRequest(run_id=RUN))]
     assert [each.details.action.status.phase for each in seen] == [phase_pb2.ACTION_PHASE_SUCCEEDED]
+
+
+async def test_where_there_is_no_cluster_a_watch_by_cluster_is_told_so(flows: Flows) -> None:
+    request = pb.WatchRunsRequest(cluster_id=identifier_pb2.ClusterIdentifier(name="away"))
+    message = await refused(anext(flows.runs.watch_runs(request)), Code.NOT_FOUND)
+    assert message == "cluster 'away' is not here: there is no cluster; watch by project instead."
 
 
 async def test_runs_are_listed_by_pages_and_filters(flows: Flows) -> None:
