@@ -7,7 +7,8 @@
     stop: SIGTERM to the shepherd; without one, a record that keeps the attempt from ever starting
 
 The manager keeps only one thing in memory: a pidfd for each shepherd that it launched or observed, so that the end of
-an attempt wakes the executor. A shepherd ends after its record is in place. `folder.py` tells what lies where.
+an attempt wakes the executor, and until then no file need be read. A shepherd ends after its record is in place.
+`folder.py` tells what lies where.
 """
 
 import asyncio
@@ -65,6 +66,8 @@ class Processes:
         self._log_limit = log_limit
         self._clock = clock
         self._watched: dict[AttemptId, int] = {}
+        self._alive: dict[AttemptId, Observation] = {}
+        """of those that are watched"""
         self._forker = Forker(python=self._python, env=self._base_env, warm=warm, self_test=self._self_test)
 
     @property
@@ -103,6 +106,8 @@ class Processes:
             raise NotStarted(attempt=launch.attempt, why=answer.get("error", "its folder is locked"))
 
     async def observe(self, attempt: AttemptId, *, begun: bool = False) -> Observation:
+        if seen := self._alive.get(attempt):
+            return seen
         folder = self._folder(attempt)
         end = time.monotonic() + _SETTLE_SECONDS
         while True:
@@ -119,7 +124,10 @@ class Processes:
                 return self._bury(folder, mark, "neither the task nor its shepherd left word how it ended")
             if mark and linux.birth(mark.shepherd) == mark.birth != 0:
                 self._watch(attempt, mark.shepherd, mark.birth)
-                return Observation(Presence.ALIVE, started_at=_moment(mark.started))
+                alive = Observation(Presence.ALIVE, started_at=_moment(mark.started))
+                if attempt in self._watched:
+                    self._alive[attempt] = alive
+                return alive
             if mark:
                 await asyncio.to_thread(_sweep, folder)
             if time.monotonic() > end:  # its lock is still held: nobody to wait for, so look again later
@@ -152,10 +160,8 @@ class Processes:
 
     async def forget(self, attempt: AttemptId, results: bytes) -> None:
         folder = self._folder(attempt)
-        named = any(os.fsencode(path) in results for path in (folder, temporary.link(folder)))
-        if named or (await self.observe(attempt)).presence is Presence.ALIVE:
-            return
-        await asyncio.to_thread(_free, folder)
+        if not any(os.fsencode(path) in results for path in (folder, temporary.link(folder))):
+            await asyncio.to_thread(_free, folder)
 
     def tail(
         self, attempt: AttemptId, *, ended: Callable[[], Awaitable[bool]]
@@ -268,6 +274,7 @@ class Processes:
 
     def _unwatch(self, attempt: AttemptId) -> None:
         fd = self._watched.pop(attempt)
+        self._alive.pop(attempt, None)
         asyncio.get_running_loop().remove_reader(fd)
         os.close(fd)
 
@@ -309,6 +316,9 @@ def _content(value: ports.SecretValue) -> bytes:
 
 
 def _free(folder: str) -> None:
+    """Of an attempt that is over."""
+    if not os.path.exists(os.path.join(folder, disk.RECORD)):
+        return
     for name in (disk.WORK, disk.TEMPORARY, disk.SECRETS):
         shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     temporary.remove(folder)
