@@ -185,8 +185,7 @@ class Shepherd:
                     os.read(self._wake, 64)
                     self._stop("ABORTED")
                 else:
-                    output = True
-                    self._read(fd)
+                    output = self._read(fd) or output
             if not over:
                 self._tick(time.monotonic())
                 self._reap_orphans()
@@ -224,19 +223,21 @@ class Shepherd:
                     raise
                 time.sleep(1)  # an attempt is over when that is on disk
 
-    def _read(self, fd: int) -> None:
+    def _read(self, fd: int) -> bool:
+        """Whether there was something."""
         stream, cutter = self._pipes[fd]
         try:
             data = os.read(fd, linux.PIPE_BYTES)
         except BlockingIOError:
-            return
+            return False
         if data:
             self._write(stream, cutter.feed(data))
-            return
+            return True
         self._poll.unregister(fd)
         self._write(stream, cutter.rest())
         del self._pipes[fd]
         os.close(fd)
+        return False
 
     def _nap(self) -> None:
         """A chatty task would wake the shepherd for every line: let its pipe fill for a moment."""
