@@ -4,7 +4,6 @@ from flyteidl2.core import literals_pb2, types_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 
 from flyte_manager.domain.errors import Invalid
-from flyte_manager.wire.bounds import NegativeTime
 from flyte_manager.wire.times import seconds
 
 _TYPES = {
@@ -30,16 +29,15 @@ class WrongSignal(Invalid):
 
 
 def check_condition(condition: run_definition_pb2.ConditionAction) -> None:
-    """Raises BadConditionType, NegativeTime."""
+    """Raises BadConditionType."""
     if condition.type.WhichOneof("type") != "simple" or condition.type.simple not in _TYPES:
         raise BadConditionType(name=condition.name)
-    if (timeout := seconds(condition.timeout)) < 0:
-        raise NegativeTime(what=f"timeout of condition {condition.name!r}", seconds=timeout)
 
 
 def timeout_seconds(spec: bytes) -> float:
-    """How long the condition waits for its signal; 0 = for ever."""
-    return seconds(run_definition_pb2.ConditionAction.FromString(spec).timeout)
+    """How long the condition waits for its signal; 0 = for ever, as below it (run_definition.proto: negative values are
+    ignored)."""
+    return max(0.0, seconds(run_definition_pb2.ConditionAction.FromString(spec).timeout))
 
 
 def answer(condition: run_definition_pb2.ConditionAction, payload: run_service_pb2.EventPayload) -> bytes:

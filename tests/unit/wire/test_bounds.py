@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from flyte_manager.domain.bounds import Allowance, Bound
 from flyte_manager.domain.tasks import World
 from flyte_manager.wire.bounds import NegativeTime, asked_bounds
-from flyte_manager.wire.conditions import check_condition
+from flyte_manager.wire.conditions import check_condition, timeout_seconds
 from flyte_manager.wire.plan import check_spec, plan
 from tests.fakes.orders import bounded, condition_spec, task_spec
 
@@ -50,12 +50,11 @@ def test_a_negative_time_is_refused_when_it_is_asked_for(negative: dict[str, flo
         check_spec(bounded(**negative))  # type: ignore[arg-type]
 
 
-def test_a_condition_that_ended_before_it_was_asked_is_refused() -> None:
+def test_a_negative_timeout_of_a_condition_is_none() -> None:
     condition = run_definition_pb2.ConditionAction.FromString(condition_spec())
-    check_condition(condition)
     condition.timeout.CopyFrom(Duration(seconds=-1))
-    with pytest.raises(NegativeTime, match="timeout of condition 'ok\\?' is -1 s"):
-        check_condition(condition)
+    check_condition(condition)
+    assert timeout_seconds(condition.SerializeToString()) == 0
 
 
 @pytest.mark.parametrize("seconds", [10**11, 315_576_000_000])
