@@ -78,8 +78,9 @@ def run(order: disk.Order, usual: Callable[[disk.Order], int], fresh: Callable[[
 
 def main(socket: str, mode: str) -> None:
     if mode == "imports":
-        steps = (preload._connect_late, preload._unpack_small_bundles, preload._ask_git_seldom)
-        for step in (*steps, preload._find_plugins, preload._rehearse):
+        late = (preload._connect_late, preload._start_controller_late)
+        left = (preload._unpack_small_bundles, preload._ask_git_seldom)
+        for step in (*late, *left, preload._find_plugins, preload._rehearse):
             vars(preload)[step.__name__] = lambda: None
     usual_prepare, usual_run, fresh = warm.prepare, warm.run, warm._become_fresh
     vars(warm)["prepare"] = lambda: prepare(usual_prepare)
