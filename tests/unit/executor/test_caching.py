@@ -385,3 +385,16 @@ async def test_a_disk_that_can_not_be_read_keeps_nobody_from_running(
     attempt = await last(middle, action)
     assert (attempt.phase, attempt.cache_status) == (Phase.RUNNING, CacheStatus.LOOKUP_FAILURE)
     assert "Input/output error" in attempt.events[-1].message
+
+
+async def test_what_came_in_the_place_of_lost_outputs_is_not_dropped_with_them(
+    middle: Middle, clock: FakeClock
+) -> None:
+    cache = Cache(middle.database, clock)
+    lost = CacheEntry(KEY, clock(), clock(), output_uri="/lost/outputs.pb")
+    await cache.put(lost, overwrite=False, max_age=None)
+    await cache.put(replace(lost, output_uri="/new/outputs.pb"), overwrite=True, max_age=None)
+    await cache.drop(lost)
+    assert (await cache.get(KEY)).output_uri == "/new/outputs.pb"
+    await cache.drop(await cache.get(KEY))
+    assert await cache.find(KEY) is None

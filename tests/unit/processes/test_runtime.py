@@ -143,6 +143,15 @@ def test_an_attempt_whose_fork_failed_may_be_started_again(tmp_path: Path) -> No
     assert (tmp_path / disk.LOCK).read_bytes() == b""
 
 
+async def test_a_task_dies_with_its_shepherd(cold: World, tmp_path: Path) -> None:
+    attempt = await cold.shell(
+        "a0", f"echo $$ > {tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid; exec sleep 60"
+    )
+    await eventually((tmp_path / "pid").exists)
+    os.kill(cold.shepherd(attempt), signal.SIGKILL)
+    await eventually(lambda: not is_alive(int((tmp_path / "pid").read_text())))  # nobody has looked at it
+
+
 async def test_a_second_launch_starts_nothing(cold: World, tmp_path: Path) -> None:
     script = f"echo x >> {tmp_path}/starts; sleep 0.2"
     attempt = await cold.shell("a0", script)
