@@ -143,11 +143,14 @@ def test_an_attempt_whose_fork_failed_may_be_started_again(tmp_path: Path) -> No
     assert (tmp_path / disk.LOCK).read_bytes() == b""
 
 
-async def test_a_task_dies_with_its_shepherd(cold: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("zygote", [True, False], ids=["beside the zygote", "without the zygote"])
+async def test_a_task_dies_with_its_shepherd(cold: World, tmp_path: Path, zygote: bool) -> None:
     attempt = await cold.shell(
         "a0", f"echo $$ > {tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid; exec sleep 60"
     )
     await eventually((tmp_path / "pid").exists)
+    if not zygote:
+        await cold.processes.stop_serving()
     os.kill(cold.shepherd(attempt), signal.SIGKILL)
     await eventually(lambda: not is_alive(int((tmp_path / "pid").read_text())))  # nobody has looked at it
 
