@@ -47,7 +47,7 @@ _LIVE_BELOW = Prepared(
     .where(_OF_RUN, actions.c.name.in_(sa.select(_BELOW.c.name)), actions.c.name != sa.bindparam("key_name"))
     .order_by(actions.c.name)
 )
-_LIVE = (  # parents before their children, also where the clock stood still between them
+_LIVE = Prepared(  # parents before their children, also where the clock stood still between them
     actions.select().where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at, sa.literal_column("rowid"))
 )
 
@@ -97,7 +97,7 @@ def live_below(connection: sa.Connection, action: ActionId) -> Sequence[Action]:
 
 def live(connection: sa.Connection) -> Sequence[Action]:
     """All actions that have not ended, oldest first."""
-    return [action_of(row) for row in connection.execute(_LIVE)]
+    return [action_of(row) for row in _LIVE.all(connection, {})]
 
 
 def _run_key(run: RunId) -> dict[str, object]:
