@@ -161,7 +161,6 @@ async def _serve(settings: Settings, *, started: float) -> int:
             _operate(controller, parts, sweeper_of(settings, middle, parts)), name="executor"
         )
         stack.push_async_callback(_cancelled, operator)
-        gc.collect()
         gc.freeze()  # what is there by now stays: it need not be looked through again and again
         gc.set_threshold(*GARBAGE)
         say(banner(_facts(settings, servers, middle, parts, started)))
