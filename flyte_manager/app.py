@@ -240,8 +240,8 @@ def _executor(middle: Middle, parts: Parts, *, endpoint: str, insecure: bool, li
     controller = Controller(reconcile, reconciler.list_all)
 
     def changed(action: Action) -> None:
-        parts.admission.track(action)
-        controller.enqueue(action.id)
+        if reconciler.changed(action):
+            controller.enqueue(action.id)
 
     middle.ledger.listen(changed)
     return controller

@@ -83,6 +83,12 @@ class Reconciler:
             self._admission.track(action)
         return [action.id for action in live if not action.elsewhere and not self._admission.waits(action.id)]
 
+    def changed(self, action: Action) -> bool:
+        """Takes note of what was written of an action. Whether that needs a turn: who stands in line doesn't, since the
+        turn in which it was put there has looked at all else."""
+        self._admission.track(action)
+        return action.phase is not Phase.WAITING_FOR_RESOURCES or not self._admission.waits(action.id)
+
     async def reconcile(self, key: ActionId) -> Done | Requeue:
         try:
             action = await self._rows.get(key)

@@ -129,8 +129,8 @@ def wired(
         controller.hurry(attempt.action)
 
     def changed(action: Action) -> None:
-        admission.track(action)
-        controller.enqueue(action.id)
+        if reconciler.changed(action):
+            controller.enqueue(action.id)
 
     runtime = world(ended)
     admission = Admission(cpu=cpu, memory=memory, wake=wake)

@@ -430,6 +430,22 @@ async def test_what_does_not_fit_waits_and_is_woken_by_an_end(tmp_path: Path, cl
         assert await middle.phase(second) is Phase.RUNNING
 
 
+async def test_one_in_line_has_a_turn_when_it_may_start_or_has_ended_and_not_for_being_there(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with open_middle(tmp_path, clock, cpu=1) as middle:
+        await start(middle, task_spec(cpu="1"))
+        await middle.ledger.create_run(run_in(middle, "r2", task_spec(cpu="1")))
+        second, lines = action_id(run="r2"), (middle.controller._waiting, middle.controller._news)
+        assert second in middle.controller._waiting
+        middle.controller._waiting.clear()
+        await middle.reconciler.reconcile(second)
+        assert await middle.phase(second) is Phase.WAITING_FOR_RESOURCES
+        assert not any(second in line for line in lines)
+        await middle.ledger.abort_run(second.run, "no more")
+        assert any(second in line for line in lines)
+
+
 async def test_one_that_waits_is_not_written_again_when_others_come_and_go(tmp_path: Path, clock: FakeClock) -> None:
     async with open_middle(tmp_path, clock, cpu=1) as middle:
         await start(middle, task_spec(cpu="1"))
