@@ -69,6 +69,15 @@ async def test_equal_calls_wait_for_the_one_that_runs(middle: Middle, monkeypatc
     assert not await is_reserved(middle)
 
 
+async def test_no_client_takes_the_turn_of_an_action_by_its_name(middle: Middle, clock: FakeClock) -> None:
+    first, second = await waiting(middle)
+    found = await Cache(middle.database, clock).reserve(KEY, str(first), 1.0)
+    assert found.holder == first
+    clock.advance(100)
+    assert await turn(middle, second) == Done()
+    assert launched(middle) == ["first"]
+
+
 async def test_when_it_fails_the_next_one_runs(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = await waiting(middle)
     keys = woken(middle, monkeypatch)

@@ -167,3 +167,18 @@ async def test_a_chatty_task_does_not_keep_its_shepherd_busy(tmp_path: Path) -> 
         await eventually(sample)
         assert len(await made.output(attempt)) == 200_000
     assert max(spent) < 1.0
+
+
+def test_a_line_that_the_disk_cut_off_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, whole = tmp_path / disk.LOG, os.write
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writer = frames.LogWriter(fd, 1000)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda fd, data: whole(fd, data[:-4]))
+        writer.write(frames.OUT, [b"cut off"])
+    writer.write(frames.OUT, [b"after"])
+    os.close(fd)
+    cut, after = log.read_bytes().splitlines()
+    assert cut.endswith(b" o cut ")
+    assert after.endswith(b" o after")
+    assert writer.lost == 4
