@@ -141,6 +141,11 @@ class Action:
         return self.phase.final
 
     @property
+    def operated(self) -> bool:
+        """This manager's executor has to do with it."""
+        return self.kind is not Kind.TRACE and not self.elsewhere
+
+    @property
     def duration_ms(self) -> int | None:
         """From its making to its end; of a trace, which is told when it is over, from its start."""
         if self.ended_at is None:

@@ -84,10 +84,11 @@ class Reconciler:
         return [action.id for action in live if not action.elsewhere and not self._admission.waits(action.id)]
 
     def changed(self, action: Action) -> bool:
-        """Takes note of what was written of an action. Whether that needs a turn: who stands in line doesn't, since the
-        turn in which it was put there has looked at all else."""
+        """Takes note of what was written of an action. Whether that needs a turn: what the executor has not to do with
+        needs none, nor does who stands in line, since the turn in which it was put there has looked at all else."""
         self._admission.track(action)
-        return action.phase is not Phase.WAITING_FOR_RESOURCES or not self._admission.waits(action.id)
+        waits = action.phase is Phase.WAITING_FOR_RESOURCES and self._admission.waits(action.id)
+        return action.operated and not waits
 
     async def reconcile(self, key: ActionId) -> Done | Requeue:
         try:
@@ -97,7 +98,7 @@ class Reconciler:
             return Done()
         # also frees what an earlier turn took after the action had ended: every end brings one more turn
         self._admission.track(action)
-        if action.kind is Kind.TRACE or action.elsewhere:
+        if not action.operated:
             return Done()
         try:
             held = await self._resources.hold(action)

@@ -26,7 +26,7 @@ class Rows:
         if known is None:
             read = await self._reader.action(key)
             known = self._known.setdefault(key, read)  # it may have changed meanwhile
-        if known.final:
+        if known.final or not known.operated:
             del self._known[key]
         return known
 
@@ -45,6 +45,8 @@ class Rows:
             self._known[before.id] = after
 
     def _changed(self, action: Action) -> None:
+        if not action.operated:  # nobody takes a turn for it
+            return
         known = self._known.get(action.id)
         if known is None or known.revision <= action.revision:
             self._known[action.id] = action

@@ -258,7 +258,8 @@ def _build(client: Client, database: Database, folder: Path, life: Life, verdict
 
     def changed(action: Action) -> None:
         admission.track(action)
-        controller.enqueue(action.id)
+        if action.operated:
+            controller.enqueue(action.id)
 
     ledger.listen(changed)
     return Manager(life, database, ledger, reader, blobs, client, objects, pods, recorder, secrets, controller)

@@ -1,16 +1,19 @@
 """The executor's own copies of live rows: as the database has them, and no longer than they live."""
 
+from dataclasses import replace
+
 import pytest
 
 from flyte_manager.domain.actions import Action
 from flyte_manager.domain.errors import UnknownAction
 from flyte_manager.domain.ids import ActionId
 from flyte_manager.domain.lifecycle import NO_RETRIES
+from flyte_manager.domain.orders import NewAction
 from flyte_manager.domain.phases import Phase
 from flyte_manager.executor.rows import Rows
 from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle, told
-from tests.fakes.orders import action_id, new_run, new_task
+from tests.fakes.orders import action_id, new_run, new_task, new_trace
 
 ROOT, CHILD = action_id(), action_id("c1")
 
@@ -100,6 +103,13 @@ async def test_a_row_of_before_that_is_told_or_listed_late_changes_nothing(
     await rows.live()
     rows._changed(before)
     assert (await rows.get(CHILD)).phase is Phase.ABORTED
+
+
+@pytest.mark.parametrize("order", [replace(new_task("c2"), elsewhere=True), new_trace("c2")])
+async def test_what_the_executor_has_not_to_do_with_is_not_kept(middle: Middle, rows: Rows, order: NewAction) -> None:
+    await middle.ledger.enqueue(order)
+    assert await rows.get(order.id) == await middle.action(order.id)
+    assert set(rows._known) == {ROOT, CHILD}
 
 
 async def test_an_action_without_row_is_unknown(rows: Rows) -> None:
