@@ -11,7 +11,7 @@ import httpx
 import pytest
 from flyteidl2.workflow.state_service_pb2 import GetRequest
 
-from flyte_manager.rpc import unary
+from flyte_manager.rpc import flight, unary
 from flyte_manager.rpc.asgi import Scope
 from flyte_manager.rpc.gzip import STORED_UP_TO
 from tests.unit.rpc.serving import GET, WATCH, Served, eventually, serve
@@ -197,7 +197,8 @@ async def test_what_is_odd_goes_the_long_way(
 async def test_what_is_no_unary_post_goes_the_long_way(
     monkeypatch: pytest.MonkeyPatch, client: httpx.AsyncClient, method: str, path: str
 ) -> None:
-    await both(monkeypatch, client, json("a"), JSON, method=method, path=path)
+    _, short = await both(monkeypatch, client, json("a"), JSON, method=method, path=path)
+    assert not short or path == WATCH
 
 
 async def test_what_announces_too_much_goes_the_long_way(served: Served) -> None:
@@ -216,8 +217,8 @@ async def test_a_short_reply_is_not_packed_and_a_long_one_is(served: Served) -> 
 async def test_a_client_that_goes_away_in_the_middle_of_its_request_is_forgotten(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    head = f"POST {GET} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
-    for part in (b"", b'{"actionId":'):
+    head = f"POST {GET} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/proto\r\nContent-Length: 100\r\n\r\n"
+    for part in (b"", proto("a")):
         _, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(head.encode() + part)
         await asyncio.sleep(0.05)
@@ -225,6 +226,15 @@ async def test_a_client_that_goes_away_in_the_middle_of_its_request_is_forgotten
     await served.post(GET)
     assert served.service.begun == [""]
     assert not caplog.records
+
+
+async def test_a_deadline_before_the_first_look_does_not_wait_for_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flight, "PATIENCE", 60.0)
+    async with asyncio.timeout(30):
+        reply = await served.post(GET, HANG, connect_timeout_ms="50")
+    assert reply.json()["code"] == "deadline_exceeded"
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.4])
