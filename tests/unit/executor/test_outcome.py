@@ -8,10 +8,12 @@ from flyteidl2.core import execution_pb2
 from flyte_manager.domain.attempts import StopReason
 from flyte_manager.domain.ids import AttemptId
 from flyte_manager.domain.phases import Phase
+from flyte_manager.domain.ports import Unsettled
 from flyte_manager.executor.outcome import CHILD_ABORTED, sharpened
 from tests.fakes.clock import NOW
 from tests.fakes.middle import Middle
 from tests.fakes.orders import action_id, new_run, task_spec
+from tests.fakes.runtime import FakeRuntime
 
 ROOT = action_id()
 FIRST = AttemptId(ROOT, 1)
@@ -70,3 +72,22 @@ async def test_why_an_attempt_was_stopped_is_told_whatever_it_wrote_about_it(
     first, *_ = await middle.attempts(ROOT)
     assert first.failure is not None
     assert (first.phase, first.failure.code) == (phase, code)
+
+
+async def test_the_next_attempt_waits_until_the_log_of_the_one_before_is_kept(
+    middle: Middle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise Unsettled(problem="the store is away for a moment")
+
+    await failed_with(middle, "ValueError")
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeRuntime, "settle", away)
+        with pytest.raises(Unsettled):
+            await middle.reconciler.reconcile(ROOT)
+    waits = await middle.action(ROOT)
+    assert (waits.phase, waits.reason) == (Phase.WAITING_FOR_RESOURCES, "the store is away for a moment")
+    assert [launch.attempt.number for launch in middle.runtime.launched] == [1]
+    await middle.reconciler.reconcile(ROOT)
+    assert middle.runtime.settled == [FIRST]
+    assert [launch.attempt.number for launch in middle.runtime.launched] == [1, 2]

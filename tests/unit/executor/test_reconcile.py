@@ -14,7 +14,7 @@ from flyte_manager.domain.errors import Unready
 from flyte_manager.domain.ids import ActionId, AttemptId
 from flyte_manager.domain.orders import NewAction, NewRun
 from flyte_manager.domain.phases import ROAD, Phase
-from flyte_manager.domain.ports import Launch, Unsettled
+from flyte_manager.domain.ports import Launch
 from flyte_manager.executor import launching, outcome
 from flyte_manager.executor.admission import Demand
 from flyte_manager.executor.controller import Done, Requeue
@@ -23,7 +23,6 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.middle import Middle
 from tests.fakes.middle import middle as open_middle
 from tests.fakes.orders import action_id, new_condition, new_run, new_task, run_id, task_spec
-from tests.fakes.runtime import FakeRuntime
 
 ROOT = action_id()
 FIRST = AttemptId(ROOT, 1)
@@ -333,28 +332,6 @@ async def test_a_former_attempt_that_lives_is_stopped_before_the_next_starts(mid
     assert [launch.attempt for launch in middle.runtime.launched] == [FIRST]
     middle.runtime.finish(FIRST)
     await middle.reconciler.reconcile(ROOT)
-    assert [launch.attempt.number for launch in middle.runtime.launched] == [1, 2]
-
-
-async def test_the_next_attempt_waits_until_the_log_of_the_one_before_is_kept(
-    middle: Middle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def away(*_: object) -> None:
-        raise Unsettled(problem="the store is away for a moment")
-
-    await middle.ledger.create_run(run_in(middle, spec=task_spec(retries=1)))
-    await middle.reconciler.reconcile(ROOT)
-    middle.runtime.finish(FIRST, 1)
-    await middle.reconciler.reconcile(ROOT)
-    with monkeypatch.context() as patched:
-        patched.setattr(FakeRuntime, "settle", away)
-        with pytest.raises(Unsettled):
-            await middle.reconciler.reconcile(ROOT)
-    waits = await middle.action(ROOT)
-    assert (waits.phase, waits.reason) == (Phase.WAITING_FOR_RESOURCES, "the store is away for a moment")
-    assert [launch.attempt.number for launch in middle.runtime.launched] == [1]
-    await middle.reconciler.reconcile(ROOT)
-    assert middle.runtime.settled == [FIRST]
     assert [launch.attempt.number for launch in middle.runtime.launched] == [1, 2]
 
 
