@@ -10,6 +10,7 @@ Standard library only, and nothing newer than Python 3.10.
 """
 
 import os
+import stat
 import tarfile
 import zlib
 from collections import OrderedDict
@@ -81,12 +82,14 @@ def _write(member: Member, folder: str) -> None:
 
 
 def _version(archive: str) -> Version | None:
-    """None for one that is too large, or lies elsewhere."""
+    """None for one that is too large, lies elsewhere, or is no file: a pipe would keep the zygote waiting for ever."""
     try:
         seen = os.stat(archive)
     except (OSError, ValueError):
         return None
-    return (archive, seen.st_ino, seen.st_mtime_ns, seen.st_size) if seen.st_size <= ARCHIVE_BYTES else None
+    if not stat.S_ISREG(seen.st_mode) or seen.st_size > ARCHIVE_BYTES:
+        return None
+    return archive, seen.st_ino, seen.st_mtime_ns, seen.st_size
 
 
 def _members(archive: str) -> list[Member]:
@@ -107,9 +110,9 @@ def _members(archive: str) -> list[Member]:
 
 
 def _unzipped(packed: bytes) -> bytes:
-    """Raises ValueError when it is cut off or too large."""
+    """Raises ValueError when it is cut off, too large, or goes on behind its end."""
     unzip = zlib.decompressobj(wbits=31)
     content = unzip.decompress(packed, CONTENT_BYTES)
-    if not unzip.eof:
+    if not unzip.eof or unzip.unused_data:
         raise ValueError
     return content

@@ -1,5 +1,6 @@
 """Small code bundles, read by the zygote and written by its forks."""
 
+import gzip
 import io
 import os
 import tarfile
@@ -116,10 +117,20 @@ def test_a_large_bundle_is_left_to_the_sdk(tmp_path: Path, here: Path) -> None:
 
 def test_a_broken_bundle_is_left_to_the_sdk(tmp_path: Path, here: Path) -> None:
     archive = Path(pack(tmp_path / "c.tgz", named("tasks.py"), content=os.urandom(5000)))
-    for broken in (archive.read_bytes()[:-20], archive.read_bytes()[:600], b"no archive", b""):
+    whole = archive.read_bytes()
+    for broken in (whole[:-20], whole[:600], whole + gzip.compress(b"more"), b"no archive", b""):
         archive.write_bytes(broken)
         bundles.read(asked(str(archive)))
         assert not bundles.unpack(str(archive), str(here))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, here: Path) -> None:
+    pipe = tmp_path / "c.tgz"
+    os.mkfifo(pipe)
+    with mock.patch.object(bundles, "_members", side_effect=AssertionError("it is opened")):
+        bundles.read(asked(str(pipe)))
+        bundles.read(asked("/dev/zero"))
+    assert not bundles.unpack(str(pipe), str(here))
 
 
 def test_a_file_that_can_not_be_written_leaves_all_to_the_sdk(tmp_path: Path, here: Path) -> None:
