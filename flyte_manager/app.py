@@ -7,7 +7,6 @@ store ─▶ ledger, reader ─▶ services ─▶ rpc: the three ports
 """
 
 import asyncio
-import gc
 import logging
 import os
 import resource
@@ -39,7 +38,7 @@ from flyteidl2.workflow.run_service_connect import RunServiceASGIApplication
 from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
 from flyteidl2.workflow.translator_service_connect import TranslatorServiceASGIApplication
 
-from flyte_manager import __version__, embedded
+from flyte_manager import __version__, embedded, garbage
 from flyte_manager.banner import Endpoint, Facts, banner
 from flyte_manager.blobs.instance import make_folder
 from flyte_manager.config import Settings
@@ -108,12 +107,6 @@ Result = TypeVar("Result")
 
 SECOND_INTERRUPT_SECONDS = 5.0
 ABORT_CHECK_SECONDS = 0.1
-GARBAGE_AT_START = (20_000, 10, 10)
-"""a list of thousands of objects makes hundreds of thousands of dicts, none of them garbage: looked at less often"""
-
-GARBAGE = (2_000, 10, 10)
-"""each call leaves cycles of some hundred objects: all stand still while they are freed, 2 microseconds an object"""
-
 OPEN_FILES = 16_384
 LEAVE_CHECK_SECONDS = 0.5
 """how long to wait while the world is not ours to change"""
@@ -124,7 +117,7 @@ ABORT_CHECKS = 70
 
 def serve(settings: Settings) -> int:
     """Runs the manager until it is told to stop; the exit code. Raises a Refusal when it can't start."""
-    gc.set_threshold(*GARBAGE_AT_START)
+    garbage.starting()
     _allow_files()
     return run(_serve(settings, started=_process_start()))
 
@@ -161,8 +154,7 @@ async def _serve(settings: Settings, *, started: float) -> int:
             _operate(controller, parts, sweeper_of(settings, middle, parts)), name="executor"
         )
         stack.push_async_callback(_cancelled, operator)
-        gc.freeze()  # what is there by now stays: it need not be looked through again and again
-        gc.set_threshold(*GARBAGE)
+        garbage.serving()
         say(banner(_facts(settings, servers, middle, parts, started)))
         await interrupts.until_stopped(operator, middle, parts)
         # streams and unary calls end before the world and the executor do
