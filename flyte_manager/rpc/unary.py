@@ -63,6 +63,7 @@ class UnaryCalls:
             await self._rest(scope, receive, send)
             return
         codec = KINDS[head.kind]
+        context = Context(endpoint.method, scope, head.timeout)  # the client counts from here, not from its body's end
         try:
             body = await whole_body(receive, self._limit)
             if body is None:
@@ -70,7 +71,6 @@ class UnaryCalls:
             if head.packed and body:
                 body = self._gzip.decompress(body)
             request = codec.decode(body, endpoint.method.input())
-            context = Context(endpoint.method, scope, head.timeout)
             reply = codec.encode(await self._handled(endpoint.function, request, context, receive))
         except ConnectError as error:
             await refuse(scope, send, error)

@@ -237,6 +237,20 @@ async def test_a_deadline_before_the_first_look_does_not_wait_for_it(
     assert reply.json()["code"] == "deadline_exceeded"
 
 
+async def test_a_body_that_comes_late_gains_its_call_no_time(served: Served) -> None:
+    body = json("wait")
+    head = f"POST {GET} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(head.encode() + b"\r\nConnect-Timeout-Ms: 200\r\n\r\n")
+    await asyncio.sleep(0.3)
+    writer.write(body)
+    await eventually(lambda: served.service.begun == ["wait"])
+    await asyncio.sleep(0.05)
+    served.service.release.set()
+    assert (await reader.readline()).split()[1] == b"504"
+    writer.close()
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.4])
 async def test_a_call_whose_client_goes_away_ends_before_or_after_the_first_look(
     served: Served, seconds: float
