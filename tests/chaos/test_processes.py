@@ -174,7 +174,8 @@ async def test_under_random_kills_every_attempt_starts_at_most_once_and_its_end_
     starts = tmp_path / "starts"
 
     async def live(name: str) -> Presence:
-        launch = launch_of(name, "sh", "-c", f"echo {name} >> {starts}; sleep 0.1")
+        seconds = 30 if name == hunted[0] else 0.1
+        launch = launch_of(name, "sh", "-c", f"echo {name} >> {starts}; sleep {seconds}")
         async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(Unavailable):
@@ -185,25 +186,30 @@ async def test_under_random_kills_every_attempt_starts_at_most_once_and_its_end_
                     return seen.presence
                 await asyncio.sleep(0.02)
 
-    async def kill(names: list[str]) -> None:
+    hunted: list[str] = []
+
+    async def kill() -> None:
         while True:
             await asyncio.sleep(dice.uniform(0.02, 0.1))
-            victim = cold.processes.zygote_pid if dice.random() < 0.1 else some_shepherd(names)
+            victim = cold.processes.zygote_pid if dice.random() < 0.1 else some_shepherd()
             if victim:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
 
-    def some_shepherd(names: list[str]) -> int | None:
-        with contextlib.suppress(AssertionError, FileNotFoundError):
-            shepherd = cold.shepherd(attempt_id(dice.choice(names)))
-            return shepherd if linux.birth(shepherd) else None
+    def some_shepherd() -> int | None:
+        for name in dice.sample(hunted, len(hunted)):
+            with contextlib.suppress(AssertionError, FileNotFoundError):
+                shepherd = cold.shepherd(attempt_id(name))
+                if linux.birth(shepherd):
+                    return shepherd
         return None
 
-    names = [f"a{n}" for n in range(36)]
-    killer = asyncio.create_task(kill(names))
+    killer = asyncio.create_task(kill())
     presences = []
-    for begin in range(0, len(names), 6):
-        presences += await asyncio.gather(*(live(name) for name in names[begin : begin + 6]))
+    for batch in range(6):
+        names = [f"a{batch}{n}" for n in range(6)]
+        hunted[:] = names[:3]
+        presences += await asyncio.gather(*(live(name) for name in names))
     killer.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await killer
