@@ -160,6 +160,6 @@ def stream_head(scope: Scope) -> Message | None:
     else:
         return None
     offers = b",".join(header_values(scope, accepted)[:1]).split(b",")
-    chosen = next((offer.strip() for offer in offers if offer.strip() in (b"gzip", b"identity")), b"identity")
+    chosen = next((offer.strip() for offer in offers if offer.strip() in ENCODINGS), b"identity")
     headers = [(b"content-type", kind), (encoding, chosen)]
     return {"type": "http.response.start", "status": 200, "headers": headers, "trailers": is_grpc(kind)}

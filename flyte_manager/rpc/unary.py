@@ -24,11 +24,11 @@ from flyte_manager.rpc.asgi import ASGIApp, Header, Receive, Scope, Send
 from flyte_manager.rpc.bodies import Whole
 from flyte_manager.rpc.codecs import BinaryCodec, JsonCodec
 from flyte_manager.rpc.flight import Call, Flight
+from flyte_manager.rpc.guard import ENCODINGS
 from flyte_manager.rpc.gzip import STORED_UP_TO, BoundedGzip
 from flyte_manager.rpc.refusals import refuse
 
 KINDS: Mapping[bytes | None, Codec[Any, Any]] = {b"application/proto": BinaryCodec(), b"application/json": JsonCodec()}
-ENCODINGS = (b"gzip", b"identity")
 ODD = frozenset({b"connect-content-encoding", b"grpc-timeout"})
 MOST_DIGITS = 10
 NO_HEADERS = Headers()
