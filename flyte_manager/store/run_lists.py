@@ -1,8 +1,9 @@
 """Runs by what one asks for: pages of a list, those that changed, those that wait for an answer.
 
 Newest first is what every index of `runs` ends with, so that a page costs what it holds, however many runs there are.
-A list of some phases, or of some users, is one walk of `runs_by_phase` or `runs_by_user` for each of them, merged by
-SQLite: one walk over them all could pass a million runs of others.
+A project's list of some phases, or of some users, is one walk of `runs_by_phase` or `runs_by_user` for each of them,
+merged by SQLite: one walk over them all could pass a million runs of others. No index is of all projects' phases or
+users: there one walk passes the others once.
 """
 
 from collections.abc import Sequence
@@ -102,7 +103,7 @@ _WAITING: "sa.Select[Any]" = (
 
 def page(connection: sa.Connection, scope: Scope, query: Query) -> tuple[Sequence[ShownRun], str]:
     """A page, newest first unless the query says otherwise, and the next page's token."""
-    statements, others = _walks(_scoped(scope), query.filters)
+    statements, others = _walks(scope, query.filters)
     rows, token = _PAGES.page(connection, statements, replace(query, filters=others))
     return shown_runs(connection, [row.rowid for row in rows]), token
 
@@ -168,10 +169,11 @@ MOST_WALKS = 50
 _USERS = ("created_by", "created_by_subject")
 
 
-def _walks(
-    statement: "sa.Select[Any]", filters: Sequence[Filter]
-) -> tuple[Sequence["sa.Select[Any]"], Sequence[Filter]]:
+def _walks(scope: Scope, filters: Sequence[Filter]) -> tuple[Sequence["sa.Select[Any]"], Sequence[Filter]]:
     """The statement for each user, or else for each phase, that the filters leave; and the filters that are left."""
+    statement = _scoped(scope)
+    if scope.project is None:
+        return [statement], filters
     for each in filters:
         if each.field in _USERS and each.function is Function.VALUE_IN and len(each.values) <= MOST_WALKS:
             where(FIELDS, [each])  # refuses what is no name

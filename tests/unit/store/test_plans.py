@@ -83,6 +83,20 @@ async def test_runs_are_found_by_an_index_in_their_order(
     assert "SCAN runs" not in plan.replace("SCAN runs USING INDEX runs_by_time", "")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [Filter("created_by", Function.VALUE_IN, ["u", "v"]), Filter("phase", Function.NOT_EQUAL, ["5"])],
+    ids=lambda asked: str(asked.field),
+)
+async def test_runs_of_all_projects_that_no_index_finds_are_passed_once(database: Database, asked: Filter) -> None:
+    def read(connection: sa.Connection) -> str:
+        plans = Plans(connection)
+        run_lists.page(connection, Scope(), Query([asked]))
+        return plans.lines().partition(SHOWN)[0]
+
+    assert (await database.read(read)).count("runs_by_time") == 1
+
+
 async def test_those_that_wait_for_an_answer_are_found_by_what_waits(database: Database) -> None:
     def read(connection: sa.Connection) -> str:
         plans = Plans(connection)
