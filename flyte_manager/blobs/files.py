@@ -87,12 +87,6 @@ class Files:
                 names += [each["path"].removeprefix(f"{key}/") for each in batch]
         return sorted(names)
 
-    def download_all(self, wanted: Iterable[tuple[str, Path]]) -> None:
-        """Several at once. Raises as download does."""
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
-            for _ in threads.map(lambda each: self.download(*each), wanted):
-                pass
-
     def upload_all(self, given: Iterable[tuple[Path, str]]) -> None:
         """Several at once. Raises TransferFailed."""
         with ThreadPoolExecutor(_AT_ONCE) as threads:

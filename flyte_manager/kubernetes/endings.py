@@ -4,7 +4,6 @@ Whoever ended well succeeded, unless it was short of memory: what else happened 
 others did to the pod counts (its node, its deletion), then what the container runtime says, and last the exit code.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -54,9 +53,6 @@ def ending(pod: Pod, now: datetime) -> Ending:
 @dataclass(frozen=True, slots=True)
 class _Found:
     failure: Failure | None = None
-
-
-_Explain = Callable[[Pod, Container], _Found | None]
 
 
 def _culprit(pod: Pod) -> Container:

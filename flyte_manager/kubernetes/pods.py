@@ -102,12 +102,6 @@ def needs_template(launch: Launch, settings: PodSettings) -> str | None:
     return _parse(launch).metadata.pod_template_name or settings.pod_template or None
 
 
-def primary_container(pod: Mapping[str, Any]) -> str:
-    """Of a pod that was built here."""
-    name: str = pod["metadata"]["annotations"][labels.PRIMARY_CONTAINER]
-    return name
-
-
 def pod_name(launch: Launch) -> str:
     """Raises NameTooLong."""
     if launch.resource is None:

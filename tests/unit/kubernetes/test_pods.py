@@ -18,7 +18,6 @@ from flyte_manager.kubernetes.pods import (
     build,
     check,
     needs_template,
-    primary_container,
 )
 from tests.unit.kubernetes.launches import (
     SETTINGS,
@@ -96,7 +95,7 @@ def test_labels_lead_back_to_the_attempt() -> None:
     pod = built(attempt=attempt(3))
     assert pod["metadata"]["name"] == "r1-a0-2"
     assert labels.attempt_of(pod["metadata"]["labels"]) == attempt(3)
-    assert primary_container(pod) == "primary"
+    assert pod["metadata"]["annotations"]["primary_container_name"] == "primary"
 
 
 def test_the_same_launch_makes_the_same_bytes() -> None:
