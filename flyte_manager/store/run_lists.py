@@ -6,7 +6,7 @@ merged by SQLite: one walk over them all could pass a million runs of others. No
 users: there one walk passes the others once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -104,7 +104,7 @@ _WAITING: "sa.Select[Any]" = (
 def page(connection: sa.Connection, scope: Scope, query: Query) -> tuple[Sequence[ShownRun], str]:
     """A page, newest first unless the query says otherwise, and the next page's token."""
     statements, others = _walks(scope, query.filters)
-    rows, token = _PAGES.page(connection, statements, replace(query, filters=others))
+    rows, token = _PAGES.page(connection, statements, replace(query, filters=others), _asked(scope))
     return shown_runs(connection, [row.rowid for row in rows]), token
 
 
@@ -127,41 +127,50 @@ _KEY = ("revision", "project", "domain", "name")
 def changed(connection: sa.Connection, scope: Scope, after: Cursor) -> tuple[Sequence[ShownRun], Cursor]:
     """At most PAGE runs changed past the cursor, in the order of their changes; and the cursor behind all that was
     looked at, runs of other scopes too."""
-    asked = {**dict(zip(_KEY, after, strict=True)), "most": PAGE}
-    rows = _changed(scope).all(connection, asked)
+    asked = {**_asked(scope), **dict(zip(_KEY, after, strict=True)), "most": PAGE}
+    rows = _changed(frozenset(_asked(scope)), paused=scope.paused).all(connection, asked)
     cursor = rows[-1][1:] if len(rows) == PAGE else newest_revision(connection)
     return shown_runs(connection, [row.rowid for row in rows]), cursor
 
 
-@lru_cache(256)
-def _changed(scope: Scope) -> Prepared:
+@lru_cache
+def _changed(parts: frozenset[str], *, paused: bool) -> Prepared:
     """Each watcher of the scope asks this after each change of any run."""
     key = [runs.c[name] for name in _KEY]
     after = [sa.bindparam(name, type_=column.type) for name, column in zip(_KEY, key, strict=True)]
     past = sa.and_(runs.c.revision >= after[0], sa.tuple_(*key) > sa.tuple_(*after))
-    found = _scoped(scope, few=True).add_columns(*key).where(past)
+    found = _scoped(parts, paused=paused, few=True).add_columns(*key).where(past)
     return Prepared(found.order_by(*key).limit(sa.bindparam("most", type_=sa.Integer)))
 
 
-@lru_cache(256)
-def _scoped(scope: Scope, *, few: bool = False) -> "sa.Select[Any]":
+def _asked(scope: Scope) -> Mapping[str, str]:
+    """The parts that are given, by their names in the statement, which is kept and so holds no client's text."""
+    parts = {"of_task": scope.task_name, "of_version": scope.task_version, "of_org": scope.org}
+    if scope.project is not None:
+        parts |= {"of_project": scope.project.project, "of_domain": scope.project.domain}
+    return {name: value for name, value in parts.items() if value}
+
+
+@lru_cache
+def _scoped(parts: frozenset[str], *, paused: bool, few: bool = False) -> "sa.Select[Any]":
     """Finds the runs by their numbers. `few`: another condition leaves so few that SQLite shall begin with it, and not
     with an index of the project."""
     statement = sa.select(ROW_OF_RUN).select_from(runs)
-    if scope.project is not None:
+    of = {name: sa.bindparam(name, type_=sa.Text) for name in parts}
+    if "of_project" in of:
         project: sa.ColumnElement[str] = runs.c.project
         domain: sa.ColumnElement[str] = runs.c.domain
-        if few or scope.paused:
+        if few or paused:
             project, domain = project.concat(""), domain.concat("")
-        statement = statement.where(project == scope.project.project, domain == scope.project.domain)
-    if scope.task_name:
-        statement = statement.where(runs.c.task_name == scope.task_name)
-    if scope.task_version:
-        statement = statement.where(runs.c.task_version == scope.task_version)
-    if scope.paused:
+        statement = statement.where(project == of["of_project"], domain == of["of_domain"])
+    if "of_task" in of:
+        statement = statement.where(runs.c.task_name == of["of_task"])
+    if "of_version" in of:
+        statement = statement.where(runs.c.task_version == of["of_version"])
+    if paused:
         statement = statement.where(ROW_OF_RUN.in_(_WAITING))
-    if scope.org:
-        statement = statement.where(sa.or_(runs.c.org == "", runs.c.org == scope.org))  # a Prepared can't have IN
+    if "of_org" in of:
+        statement = statement.where(sa.or_(runs.c.org == "", runs.c.org == of["of_org"]))  # a Prepared can't have IN
     return statement
 
 
@@ -171,7 +180,7 @@ _USERS = ("created_by", "created_by_subject")
 
 def _walks(scope: Scope, filters: Sequence[Filter]) -> tuple[Sequence["sa.Select[Any]"], Sequence[Filter]]:
     """The statement for each user, or else for each phase, that the filters leave; and the filters that are left."""
-    statement = _scoped(scope)
+    statement = _scoped(frozenset(_asked(scope)), paused=scope.paused)
     if scope.project is None:
         return [statement], filters
     for each in filters:

@@ -97,6 +97,19 @@ async def test_runs_of_all_projects_that_no_index_finds_are_passed_once(database
     assert (await database.read(read)).count("runs_by_time") == 1
 
 
+async def test_what_is_kept_of_a_list_for_the_next_one_holds_no_name_that_a_client_sent(database: Database) -> None:
+    def read(connection: sa.Connection) -> int:
+        for name in ("a", "b", "x" * 1_000_000):
+            scope = Scope(ProjectId("p", "d", name), task_name=name, org=name)
+            run_lists.page(connection, scope, Query())
+            run_lists.changed(connection, scope, (5, "a", "b", "c"))
+        return run_lists._scoped.cache_info().currsize
+
+    run_lists._scoped.cache_clear()
+    run_lists._changed.cache_clear()
+    assert await database.read(read) == 2
+
+
 async def test_those_that_wait_for_an_answer_are_found_by_what_waits(database: Database) -> None:
     def read(connection: sa.Connection) -> str:
         plans = Plans(connection)
