@@ -69,7 +69,7 @@ def current(tx: Transaction, action: ActionId) -> Action | None:
     if known is None:
         known = get(tx.connection, action)
         if known is not None:
-            tx.known.keep(action, known, live=not known.final)
+            tx.known.keep(known.id, known, live=not known.final)
     return known
 
 

@@ -47,7 +47,7 @@ def current(tx: Transaction, attempt: AttemptId) -> Attempt | None:
     if known is None:
         known = get(tx.connection, attempt)
         if known is not None:
-            tx.known.keep(attempt, known, live=not known.phase.final)
+            tx.known.keep(known.id, known, live=not known.phase.final)
     return known
 
 

@@ -73,7 +73,7 @@ def current(tx: Transaction, run: RunId) -> Run | None:
     if known is None:
         known = get(tx.connection, run)
         if known is not None:
-            tx.known.keep(run, known, live=known.ended_at is None)
+            tx.known.keep(known.id, known, live=known.ended_at is None)
     return known
 
 

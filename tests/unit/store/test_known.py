@@ -63,6 +63,14 @@ async def test_a_row_that_was_read_is_known_without_a_query(database: Database) 
     assert await database.write(phase) is Phase.QUEUED
 
 
+async def test_a_row_is_known_by_its_own_id_and_not_by_what_a_client_called_it(database: Database) -> None:
+    await database.write(insert)
+    await database.write(lambda tx: tx.known.clear())
+    asked = ActionId(replace(ID.run, org="x" * 1_000_000), ROOT)
+    assert await database.write(lambda tx: actions.current(tx, asked)) == QUEUED
+    assert await database.write(lambda tx: [key.run.org for key in tx.known]) == [""]  # type: ignore[attr-defined]
+
+
 async def test_what_was_rolled_back_is_not_known(database: Database) -> None:
     await database.write(insert)
 
