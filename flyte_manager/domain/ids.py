@@ -20,7 +20,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_RULE = "a DNS label: 1 to 63 of a-z, 0-9 and -, no - at the ends"
 _RUN = re.compile(r"[a-z]([-a-z0-9]{0,28}[a-z0-9])?")
 _TASK_RULE = "1 to 255 printable characters"
-_LONGEST_TASK = 255
+_LONGEST_TASK = _LONGEST_ORG = 255
 _ACTION = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
@@ -82,6 +82,12 @@ def check_domain(domain: str) -> None:
     _check(_LABEL, "domain", domain, _LABEL_RULE)
 
 
+def check_org(org: str) -> None:
+    """It may be empty."""
+    if len(org) > _LONGEST_ORG or not org.isprintable():
+        raise IllegalName(kind="org", name=org[:80], rule="up to 255 printable characters")
+
+
 def check_run_name(name: str) -> None:
     """Upstream's rule: a DNS-1035 label of at most 30 characters."""
     _check(_RUN, "run name", name, "1 to 30 of a-z, 0-9 and -, a letter first, no - at the end")
@@ -102,6 +108,7 @@ def check_task(kind: str, text: str) -> None:
 def check_run(run: RunId) -> None:
     check_scope(run.project, run.domain)
     check_run_name(run.name)
+    check_org(run.org)
 
 
 def check_action(action: ActionId) -> None:

@@ -7,13 +7,24 @@ from flyteidl2.workflow import run_service_pb2
 
 from flyte_manager.domain.actions import TaskName
 from flyte_manager.domain.errors import NotGiven
-from flyte_manager.domain.ids import ROOT, ActionId, ProjectId, RunId, check_action, check_run, check_scope, check_task
+from flyte_manager.domain.ids import (
+    ROOT,
+    ActionId,
+    ProjectId,
+    RunId,
+    check_action,
+    check_org,
+    check_run,
+    check_scope,
+    check_task,
+)
 
 _Scoped = dataproxy_service_pb2.UploadInputsRequest | run_service_pb2.CreateRunRequest
 
 
 def project_id(proto: identifier_pb2.ProjectIdentifier) -> ProjectId:
     check_scope(proto.name, proto.domain)
+    check_org(proto.organization)
     return ProjectId(proto.name, proto.domain, proto.organization)
 
 
@@ -52,6 +63,7 @@ def action_name(name: str, run: RunId) -> str:
 def task_name(proto: task_definition_pb2.TaskIdentifier) -> TaskName:
     """Of one version; the version may be empty where the request can do without."""
     check_scope(proto.project, proto.domain)
+    check_org(proto.org)
     check_task("task name", proto.name)
     if proto.version:
         check_task("task version", proto.version)

@@ -11,6 +11,7 @@ from flyteidl2.task import run_pb2
 from flyte_manager.domain.catalog import Project
 from flyte_manager.domain.errors import Invalid
 from flyte_manager.domain.filters import Filter, Function, Order, Query, next_token, page
+from flyte_manager.domain.ids import check_org
 
 _FUNCTIONS = {
     "eq": Function.EQUAL,
@@ -38,7 +39,8 @@ class DomainsGiven(Invalid):
 
 
 def project(proto: pb.Project, domains: Mapping[str, str], *, at: datetime) -> Project:
-    """The project as a client wants it to be. Raises DomainsGiven when it wants other domains."""
+    """The project as a client wants it to be. Raises IllegalName, DomainsGiven when it wants other domains."""
+    check_org(proto.org)
     if any(domain.id not in domains for domain in proto.domains):
         raise DomainsGiven(domains=", ".join(domains))
     return Project(

@@ -8,7 +8,7 @@ from flyteidl2.secret import definition_pb2, payload_pb2
 
 from flyte_manager.domain.catalog import KnownSecret, SecretName
 from flyte_manager.domain.errors import IllegalName, Invalid, NotGiven, TooLarge
-from flyte_manager.domain.ids import check_domain, check_project
+from flyte_manager.domain.ids import check_domain, check_org, check_project
 from flyte_manager.wire.times import timestamp
 
 LARGEST = 1 << 20
@@ -32,6 +32,7 @@ def secret_name(proto: definition_pb2.SecretIdentifier) -> SecretName:
     if not _NAME.fullmatch(proto.name):
         rule = "1 to 253 letters, digits, -, _ and ., a letter, digit or _ first"
         raise IllegalName(kind="secret name", name=proto.name[:80], rule=rule)
+    check_org(proto.organization)
     scope = secret_scope(proto.project, proto.domain)
     return SecretName(proto.name, scope.project, scope.domain, proto.organization)
 

@@ -25,6 +25,13 @@ def test_illegal_action_names(name: str) -> None:
         check_action(ActionId(RunId("flytesnacks", "development", "r1"), name))
 
 
+@pytest.mark.parametrize("org", ["o" * 256, "o\n"])
+def test_illegal_orgs(org: str) -> None:
+    check_run(RunId("flytesnacks", "development", "r1", "o" * 255))
+    with pytest.raises(IllegalName, match="up to 255 printable characters"):
+        check_run(RunId("flytesnacks", "development", "r1", org))
+
+
 def test_what_is_missing_or_unknown_is_named() -> None:
     with pytest.raises(NotGiven, match="run name is required"):
         check_run(RunId("flytesnacks", "development", ""))
