@@ -4,7 +4,6 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +60,6 @@ def calls(user: User, shared: Path, request: pytest.FixtureRequest) -> Calls:
     return Calls(user, folder / "calls")
 
 
-def milliseconds(details: Mapping[str, Any]) -> float:
-    """From the first phase to the last."""
-    transitions = details["attempts"][-1]["phaseTransitions"]
-    times = [datetime.fromisoformat(each["startTime"]) for each in transitions]
-    return (times[-1] - times[0]).total_seconds() * 1000
-
-
 def test_an_equal_call_is_not_made_again(calls: Calls) -> None:
     triples = ("triples", {"x": 1, "times": 1})
     first, again, other = calls.run(("triples", {"x": 1, "times": 3}), triples, ("triples", {"x": 2, "times": 1}))
@@ -87,10 +79,8 @@ def test_what_tasks_call_is_cached_by_either_road(calls: Calls) -> None:
 def test_a_hit_starts_nothing_and_says_whose_outputs_it_took(calls: Calls) -> None:
     first, run = (each["name"] for each in calls.run(*[("triples", {"x": 10, "times": 1})] * 2))
     (name,) = calls.user.children(run, "triple")
-    details = calls.user.details(run, name)
-    (attempt,) = details["attempts"]
+    (attempt,) = calls.user.details(run, name)["attempts"]
     assert [each["phase"] for each in attempt["phaseTransitions"]] == ["ACTION_PHASE_QUEUED", "ACTION_PHASE_SUCCEEDED"]
-    assert milliseconds(details) < 1000, "it takes a few on a quiet machine"
     source = attempt["cacheMetadata"]["sourceActionAttempt"]
     assert (source["actionId"]["run"]["name"], source["attempt"]) == (first, 1)
     assert "logsAvailable" not in attempt
