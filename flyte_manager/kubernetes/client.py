@@ -40,7 +40,7 @@ from flyte_manager.kubernetes.api_errors import (
     Unreachable,
     error_of,
 )
-from flyte_manager.kubernetes.connections import kept_alive, proxy_of, told
+from flyte_manager.kubernetes.connections import Sockets, proxy_of, told
 from flyte_manager.kubernetes.resources import PODS, Resource
 
 log = logging.getLogger(__name__)
@@ -84,9 +84,10 @@ class Client:
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
         self._proxy, self._proxy_headers = proxy_of(access.proxy)
+        self._sockets = Sockets()
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=kept_alive)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=self._sockets.make)
         headers = {"User-Agent": f"flyte-manager/{__version__}"}
         self._session = aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=1 << 18)
         return self
@@ -96,7 +97,7 @@ class Client:
     ) -> None:
         if self._session is not None:
             await self._session.close()
-            await asyncio.sleep(0)  # connections that were given up close in the loop's next turn
+            await self._sockets.end()
 
     async def get(
         self, resource: Resource, name: str, *, namespace: str = "", subresource: str = "", metadata_only: bool = False

@@ -2,27 +2,51 @@
 them in words.
 """
 
+import asyncio
 import os
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
+from weakref import WeakSet
 
 import aiohttp
 
 KEEPALIVE_SECONDS, KEEPALIVE_PROBES = 20, 3
 """A server that went away without a word, be it that a network was cut, is noticed after four times that long."""
 
+TURNS = 20
+"""of the event loop, in which a connection that was cut closes; four or five are enough"""
 
-def kept_alive(address: tuple[int, int, int, str, Any]) -> socket.socket:
-    family, kind, protocol, *_ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    return made
+
+class Sockets:
+    """The sockets of one client's connections."""
+
+    def __init__(self) -> None:
+        self._made: WeakSet[socket.socket] = WeakSet()
+
+    def make(self, address: tuple[int, int, int, str, Any]) -> socket.socket:
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+        self._made.add(made)
+        return made
+
+    async def end(self) -> None:
+        """After the session has closed. aiohttp forgets a call that was cancelled before its answer began, while TLS
+        still waits for the server's farewell: there it is cut."""
+        for each in self._made:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for _ in range(TURNS):
+            if all(each.fileno() < 0 for each in self._made):
+                return
+            await asyncio.sleep(0)
 
 
 def proxy_of(url: str) -> tuple[str | None, Mapping[str, str]]:

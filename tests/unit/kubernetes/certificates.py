@@ -1,9 +1,11 @@
 """Certificates for tests: an authority, and what it signs."""
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from tempfile import NamedTemporaryFile
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -62,3 +64,14 @@ def certified(name: str) -> Certified:
     """A certificate of that common name for 127.0.0.1 and kubernetes.test, signed by the authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     return _pem(_signed(name, "authority", key, _authority()[1], authority=False), key)
+
+
+def serving() -> ssl.SSLContext:
+    """For a server of the tests."""
+    own = certified("server")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    with NamedTemporaryFile() as file:
+        file.write(own.certificate + own.key)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -301,13 +300,6 @@ async def test_what_keeps_us_from_the_server_is_told_in_words(server: str, proxy
 
 
 async def test_a_certificate_that_is_not_trusted_and_a_server_without_tls_are_told() -> None:
-    own = certificates.certified("server")
-    with NamedTemporaryFile() as file:
-        file.write(own.certificate + own.key)
-        file.flush()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(file.name)
-
     async def answer(_: web.BaseRequest) -> web.StreamResponse:
         return web.json_response({})
 
@@ -317,7 +309,7 @@ async def test_a_certificate_that_is_not_trusted_and_a_server_without_tls_are_to
                 await client.create(PODS, pod("a"))
         return str(refused.value)
 
-    async with serving(answer, tls=context) as access:
+    async with serving(answer, tls=certificates.serving()) as access:
         words = await refusal(access, access.server.replace("http:", "https:"))
         assert "its certificate is not trusted (unable to get local issuer certificate)" in words
         assert "the connection was cut" in await refusal(access, access.server)

@@ -1,16 +1,22 @@
 """Watches and logs by the client of the Kubernetes API, against a made-up server over real HTTP."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiohttp import web
 
+from flyte_manager.kubernetes.access import Trust
 from flyte_manager.kubernetes.api_errors import Expired, Unreachable
 from flyte_manager.kubernetes.client import Client
+from flyte_manager.kubernetes.connections import Sockets
 from flyte_manager.kubernetes.resources import PODS, TASK_ACTIONS
 from tests.fakes.kubernetes_api import FakeKubernetes
+from tests.unit.kubernetes import certificates
 from tests.unit.kubernetes.test_client import NAMESPACE, events, pod, serving
 
 
@@ -89,6 +95,32 @@ async def test_a_watch_that_does_not_end_in_time_is_given_up() -> None:
         with pytest.raises(Unreachable):
             await events(client, version="1", seconds=1)
     assert 1 <= time.monotonic() - began < 5
+
+
+async def test_a_client_that_closes_leaves_no_connection_of_a_call_that_was_cancelled_before_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make, made = Sockets.make, list[socket.socket]()
+
+    def noted(sockets: Sockets, address: Any) -> socket.socket:
+        made.append(make(sockets, address))
+        return made[-1]
+
+    monkeypatch.setattr(Sockets, "make", noted)
+    asked = asyncio.Event()
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        asked.set()
+        return await asyncio.Future[web.StreamResponse]()
+
+    async with serving(answer, tls=certificates.serving()) as access:
+        server = access.server.replace("http:", "https:")
+        async with Client(replace(access, server=server, trust=Trust(insecure=True))) as client:
+            watching = asyncio.create_task(events(client, version="1", seconds=30))
+            await asyncio.wait_for(asked.wait(), 5)
+            watching.cancel()
+            await asyncio.wait([watching])
+        assert [each.fileno() for each in made] == [-1]
 
 
 async def test_events_of_any_size_are_read(api: FakeKubernetes, client: Client) -> None:
