@@ -24,6 +24,9 @@ from tests.kubernetes.clusters import Cluster, Kubectl, KubectlError
 from tests.unit.kubernetes.test_orders import encoded, foreign_spec
 from tests.unit.kubernetes.test_taskactions import SPEC, history, row
 
+SECONDS = 60
+"""Kubernetes' garbage collector looks for new kinds, as ours is in a cluster that just began, every 30 s."""
+
 KIND = {"apiVersion": "flyte.org/v1", "kind": "TaskAction"}
 AT = "2026-01-01T00:00:00Z"
 UPSTREAM_STATUS: dict[str, Any] = {
@@ -89,7 +92,7 @@ async def world(kubeconfig: Path, namespace: str) -> AsyncIterator[World]:
 
 
 async def until(holds: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SECONDS):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
